@@ -1,0 +1,125 @@
+r"""From a completion to a score: extract the one answer, then compare it.
+
+The completion format is that of Spatial-SSRL (arXiv 2510.27606): reasoning in ``<think> </think>``, then the answer
+once in ``\boxed{}``. Extraction is strict, so that no lazy completion earns anything; comparison forgives
+decoration, so that no right answer is lost to punctuation. All functions run in time linear in their input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import permutations as orders
+
+from .types import Verdict
+
+FORMAT_WEIGHT = 0.1
+"""Share of the reward that the format earns; the rest is accuracy (paper, section on rewards)."""
+
+INSTRUCTION = "Think first, inside <think> </think>. Then give only the final answer, once, inside \\boxed{ }."
+"""Appended to every prompt, unless the mix sets its own ``instruction``."""
+
+_BOX = "\\boxed{"
+_LONGEST_ANSWER = 256
+
+
+def extract_answer(completion: str) -> str | None:
+    r"""The text in the box, stripped; None where the completion does not have the required form.
+
+    Required: it begins with ``<think>`` (after white space), has exactly one ``<think>``, one ``</think>`` with
+    something between them, and exactly one ``\boxed{...}``, which comes after ``</think>``, has balanced braces
+    and is not blank.
+    """
+    if completion.count("<think>") != 1 or completion.count("</think>") != 1 or completion.count(_BOX) != 1:
+        return None
+    text = completion.lstrip()
+    end = text.find("</think>")
+    if not text.startswith("<think>") or not text[len("<think>") : max(end, 0)].strip():
+        return None
+    start = text.find(_BOX)
+    if start < end:
+        return None
+    start += len(_BOX)
+    depth = 1
+    for at in range(start, min(len(text), start + _LONGEST_ANSWER + 1)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start:at].strip() or None
+    return None
+
+
+def judge(completion: str, verify: Callable[[str], float], *, format_weight: float = FORMAT_WEIGHT) -> Verdict:
+    """The verdict on a completion: ``(1 - format_weight) * verify(answer) + format_weight``, or 0 without an answer.
+
+    Args:
+        completion: what the model wrote, prompt excluded.
+        verify: scores an extracted answer in [0, 1]; see ``ssrl_verify_answer``.
+        format_weight: in [0, 1].
+    """
+    answer = extract_answer(completion)
+    if answer is None:
+        return Verdict(score=0.0, acc=0.0, format=0.0, pred="")
+    value = verify(answer)
+    return Verdict(
+        score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer
+    )
+
+
+_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|rm)\s*\{([^{}]*)\}")
+
+
+def normalize(answer: str) -> str:
+    r"""The answer in lower case without decoration: ``\text{}``, ``$``, ``*``, quotes, brackets around it, final dot."""
+    if len(answer) > _LONGEST_ANSWER:
+        return answer
+    text = _WRAPPER.sub(r"\1", answer).replace("\\,", "").strip().casefold()
+    before = None
+    while text != before:
+        before = text
+        text = text.strip().strip("$*`'\"").rstrip(".").strip()
+        if len(text) >= 2 and text[0] + text[-1] in {"()", "[]", "{}"}:
+            text = text[1:-1]
+    return text
+
+
+def match_text(answer: str, truth: str) -> float:
+    """1.0 where answer and truth are the same word or phrase up to decoration and white space, else 0.0."""
+    return float(normalize(answer).split() == normalize(truth).split())
+
+
+def match_choice(answer: str, truth: str) -> float:
+    """1.0 where the answer is the truth's letter: ``B`` is also ``b``, ``(B)``, ``B.``, ``B)``; else 0.0."""
+    return float(normalize(answer).rstrip(":)").strip() == normalize(truth))
+
+
+_SEPARATOR = re.compile(r"\s*(?:-|–|—|,|;|>|→|\\to|\s)\s*")
+
+
+def parse_sequence(answer: str) -> list[int] | None:
+    """The whole numbers in ``2-4-1-3``, ``2, 4, 1, 3``, ``2 4 1 3`` or ``2 > 4 > 1 > 3``; None for anything else."""
+    if len(answer) > _LONGEST_ANSWER:
+        return None
+    parts = _SEPARATOR.split(normalize(answer))
+    if not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+        return None
+    return [int(part) for part in parts]
+
+
+def match_sequence(answer: str, truth: str) -> float:
+    """1.0 where the answer lists the truth's numbers in the truth's order, whatever the separators; else 0.0."""
+    parsed = parse_sequence(answer)
+    return float(parsed is not None and parsed == parse_sequence(truth))
+
+
+def share_in_place(answer: str, truth: str) -> float:
+    """The share of positions that are right, in [0, 1]; 0 for a list that is not a permutation of the truth's numbers."""
+    parsed, right = parse_sequence(answer), parse_sequence(truth) or []
+    if parsed is None or sorted(parsed) != sorted(right):
+        return 0.0
+    return sum(a == b for a, b in zip(parsed, right, strict=True)) / len(right)
+
+
+def permutations(count: int, *, without_identity: bool = False) -> tuple[str, ...]:
+    """Every order of 1..count as an answer, e.g. ``1-2-3``; ``count!`` of them."""
+    every = ("-".join(map(str, order)) for order in orders(range(1, count + 1)))
+    return tuple(every)[1:] if without_identity else tuple(every)

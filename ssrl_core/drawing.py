@@ -1,0 +1,122 @@
+"""What tasks draw: labels, gutters, numbered markers. Pure functions on Pillow images; nothing is random.
+
+All text is set in the font that ships with Pillow, at a size that grows with the image, so that a picture looks the
+same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+INK = (0, 0, 0)
+PAPER = (255, 255, 255)
+FRAME = (128, 128, 128)
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def text_size(width: int, height: int) -> int:
+    """The size in pixels of labels on an image of that size: a 22nd of the longer side, at least 10."""
+    return max(10, round(max(width, height) / 22))
+
+
+def draw_text(
+    image: Image.Image, text: str, *, centre: tuple[float, float], size: int, ink: tuple[int, int, int] = INK
+) -> None:
+    """Write ``text`` onto ``image``, in place, centred on a point in pixels."""
+    ImageDraw.Draw(image).text(centre, text, fill=ink, font=_font(size), anchor="mm")
+
+
+def split_grid(rgb: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
+    """Equal patches of a uint8 H x W x 3 array in reading order. Views, not copies.
+
+    Up to ``rows - 1`` and ``columns - 1`` remainder pixels are shaved off evenly at the borders: patches of unequal
+    size would tell where they belong.
+    """
+    height, width = rgb.shape[0] // rows, rgb.shape[1] // columns
+    top, left = (rgb.shape[0] - height * rows) // 2, (rgb.shape[1] - width * columns) // 2
+    return [
+        rgb[top + r * height : top + (r + 1) * height, left + c * width : left + (c + 1) * width]
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+def compose_grid(patches: Sequence[np.ndarray], columns: int, *, labels: Sequence[str]) -> Image.Image:
+    """One picture of equal patches, each under its label, with white gutters between; no pixel of a patch is covered.
+
+    A thin line in the gutter frames each patch, so that a white one still shows where it ends.
+
+    Args:
+        patches: uint8, h x w x 3, all of one size, in reading order.
+        columns: patches in a row.
+        labels: one for each patch.
+    """
+    rows = len(patches) // columns
+    height, width = patches[0].shape[:2]
+    size = text_size(width * columns, height * rows)
+    gutter, band = max(4, size // 3), size + 2
+    canvas = Image.new("RGB", (columns * (width + gutter) + gutter, rows * (height + band + gutter)), PAPER)
+    frame = ImageDraw.Draw(canvas)
+    for k, (patch, label) in enumerate(zip(patches, labels, strict=True)):
+        row, column = divmod(k, columns)
+        left = gutter + column * (width + gutter)
+        top = row * (height + band + gutter) + band
+        draw_text(canvas, label, centre=(left + width / 2, top - 1 - band / 2), size=size)
+        frame.rectangle((left - 1, top - 1, left + width, top + height), outline=FRAME)
+        canvas.paste(Image.fromarray(np.ascontiguousarray(patch)), (left, top))
+    return canvas
+
+
+class MarkerRoom(NamedTuple):
+    """The room in pixels that a marker needs around its centre; see ``marker_room``.
+
+    Attributes:
+        side: least distance to the left, right and lower border.
+        top: least distance to the upper border, at which the tag still stands on the ring.
+        apart: least distance between two centres at which neither marker covers anything of the other.
+    """
+
+    side: int
+    top: int
+    apart: int
+
+
+def marker_room(width: int, height: int, *, radius: int) -> MarkerRoom:
+    """The room that ``draw_marker`` needs on an image of that size, for centres that keep to ``top`` and ``side``."""
+    line, half, _ = _marker_sizes(width, height)
+    ring = radius + 3 * line
+    return MarkerRoom(side=max(ring, half) + 1, top=ring + 2 * half + 1, apart=2 * (ring + half) + 2)
+
+
+def draw_marker(image: Image.Image, label: str, *, centre: tuple[int, int], radius: int) -> None:
+    """Ring the region of ``radius`` pixels around ``centre``, in place, with its label on a tag outside the ring.
+
+    The ring is a white line between two black ones, so that it shows on any ground; no pixel within ``radius`` of the
+    centre changes. The tag stands on the ring, or hangs below it near the upper border.
+    """
+    x, y = centre
+    line, half, size = _marker_sizes(*image.size)
+    ring = radius + 3 * line
+    draw = ImageDraw.Draw(image)
+    for outer, ink, width in ((ring, INK, 3 * line), (ring - line, PAPER, line)):
+        draw.ellipse((x - outer, y - outer, x + outer, y + outer), outline=ink, width=width)
+    tag_x = min(max(x, half), image.width - 1 - half)
+    tag_y = y - ring - half if y >= ring + 2 * half else y + ring + half
+    draw.ellipse((tag_x - half, tag_y - half, tag_x + half, tag_y + half), fill=PAPER, outline=INK, width=line)
+    draw_text(image, label, centre=(tag_x + 0.5, tag_y + 0.5), size=size)
+
+
+def _marker_sizes(width: int, height: int) -> tuple[int, int, int]:
+    """The width of a marker's lines, the radius of its tag and the size of its text, in pixels."""
+    # A digit alone, amid a picture, needs a little more than the 10 px that a row of labels gets by on.
+    size = max(12, text_size(width, height))
+    return max(1, round(max(width, height) / 250)), round(0.62 * size), size

@@ -1,0 +1,45 @@
+"""From a recipe to its sample: the one place where samples are made, in training, preview and tests alike."""
+
+from __future__ import annotations
+
+from .errors import PluginError
+from .plugins import load_task
+from .seeding import generator
+from .sources import open_source, to_working_size
+from .types import Recipe, Sample
+
+STREAMS = ("level", "image", "crop", "task")
+"""What is drawn independently for a sample: its level, its source image, the crop of it, and the puzzle."""
+
+
+def stream(task: str, split: str, name: str) -> str:
+    """The name of one of a sample's random streams, for ``seeding.generator``."""
+    return f"{task}/{split}/{name}"
+
+
+def render(recipe: Recipe) -> Sample:
+    """The sample of a recipe, the same bit for bit on every call, in every process.
+
+    Raises:
+        SourceRejected: the image cannot be used for it.
+        PluginError: the task is not installed, is installed in another version, or failed.
+        SourceError: the source cannot be opened.
+    """
+    task = load_task(recipe.task)
+    if task.info.version != recipe.task_version:
+        raise PluginError(
+            f"this recipe was made by version {recipe.task_version!r} of task {recipe.task!r}, but {task.plugin} has "
+            f"version {task.info.version!r}: install the release of {task.plugin.distribution} that made it"
+        )
+    image = open_source(recipe.source).load(recipe.image_id)
+    crop = generator(
+        recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
+    )
+    # Not keyed by the attempt: what a task draws first, its truth, is then the same for every image that it is offered.
+    puzzle = generator(recipe.seed, stream=stream(recipe.task, recipe.split, "task"), index=recipe.index)
+    return task.generate_sample(
+        to_working_size(image, recipe.size, rng=crop),
+        rng=puzzle,
+        level=recipe.level,
+        options=task.info.options(**recipe.options),
+    )

@@ -1,0 +1,431 @@
+"""What surfaces look like: a base colour, amounts of four kinds of noise, and a pattern where there is one.
+
+Patterns are evaluated per pixel, only where they are seen, and fade out when a pixel covers more than their detail.
+Colours are linear light, float32; coordinates ``u`` and ``v`` are metres along a surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+Colour = np.ndarray  # float32, 3
+TILE = 512
+_LEVELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """The pixels that show one material. All float32 of length n.
+
+    Attributes:
+        u, v: metres along the surface.
+        size: metres that a pixel covers there.
+        noise: 4 x n, see ``noise_tile``.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    size: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """One kind of surface.
+
+    Attributes:
+        colour: base colour.
+        cloud, grain, streak, stain: standard deviation of each noise, as a share of the colour.
+        paint: the colour, 3 x n, of pixels; replaces ``colour``.
+        glow: emitted light as a multiple of the colour; 0 for what is only lit.
+        gloss: strength of a highlight, 0 to 1.
+        fibrous: the streaks run along the longer side of each face, as in sawn wood.
+    """
+
+    colour: Colour
+    cloud: float = 0.03
+    grain: float = 0.02
+    streak: float = 0.0
+    stain: float = 0.03
+    paint: Callable[[Pixels], np.ndarray] | None = None
+    glow: float = 0.0
+    gloss: float = 0.0
+    fibrous: bool = False
+
+
+def linear(colour: str) -> Colour:
+    """The linear colour of ``rrggbb``."""
+    value = np.array([int(colour[k : k + 2], 16) / 255 for k in (0, 2, 4)], np.float32)
+    return value**2.2
+
+
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """The linear colour of hue in [0, 1), saturation and value in [0, 1] (of the display)."""
+    k = (np.array([5.0, 3.0, 1.0]) + hue * 6) % 6
+    display = value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return np.asarray(display**2.2, np.float32)
+
+
+@lru_cache(maxsize=1)
+def noise_tile() -> np.ndarray:
+    """A seamless tile of noise with its smaller versions below it, uint8, rows x (TILE + 1) x 4, 128 +- 40.
+
+    The channels are clouds, fine grain, streaks along v, and large stains. It is a constant, made at first use.
+    """
+    rng = np.random.Generator(np.random.PCG64(20251027))
+    fy, fx = np.meshgrid(np.fft.fftfreq(TILE) * TILE, np.fft.rfftfreq(TILE) * TILE, indexing="ij")
+    radius = np.hypot(fx, fy)
+    radius[0, 0] = np.inf
+    filters = (
+        radius**-1.3,
+        np.exp(-((radius / 150) ** 2)) * (radius > 20),
+        np.exp(-((fy / 5) ** 2)) * np.maximum(np.abs(fx), 1) ** -0.6,
+        np.exp(-((radius / 9) ** 2)) + 0.1 * radius**-1.0,
+    )
+    channels = []
+    for gain in filters:
+        plane = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((TILE, TILE))) * gain, s=(TILE, TILE))
+        channels.append(np.clip(128 + 40 * (plane - plane.mean()) / plane.std(), 0, 255))
+    level = np.stack(channels, axis=-1).astype(np.float32)
+    rows = []
+    for _ in range(_LEVELS):
+        side = level.shape[0]
+        # One column and one row repeat, so that bilinear look-ups wrap around.
+        padded = np.pad(level, ((0, 1), (0, 1), (0, 0)), mode="wrap")
+        rows.append(np.pad(padded, ((0, 0), (0, TILE - side), (0, 0))))
+        level = level.reshape(side // 2, 2, side // 2, 2, 4).mean(axis=(1, 3))
+    return np.concatenate(rows).round().astype(np.uint8)
+
+
+def look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear samples of ``image`` at points, in the points' shape; one-dimensional points may be any number."""
+    if x.ndim == 2:
+        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    fill = -len(x) % 256  # remap takes no row or column longer than 32767
+    rows = [np.pad(points, (0, fill)).reshape(-1, 256) for points in (x, y)]
+    found = cv2.remap(image, rows[0], rows[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found.reshape((-1, *image.shape[2:]))[: len(x)]
+
+
+def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 180.0) -> np.ndarray:
+    """Noise of zero mean and unit variance at surface points, in their shape x 4.
+
+    Args:
+        u, v: metres.
+        size: metres that a pixel covers; finer detail is averaged away.
+        density: grains per metre at full detail.
+    """
+    level = np.clip(np.floor(np.log2(np.maximum(size * density, 1.0)) + 0.5), 0, _LEVELS - 1)
+    side = np.exp2(-level) * np.float32(TILE)
+    x, y = u * np.float32(density / TILE), v * np.float32(density / TILE)
+    x = (x - np.floor(x)) * side
+    # The rows above a level sum up to 2 * (TILE - side), and each level has one more for wrapping.
+    y = (y - np.floor(y)) * side + 2 * (np.float32(TILE) - side) + level
+    return (look_up(noise_tile(), x, y) - np.float32(128)) * np.float32(1 / 40)
+
+
+def _hash(*numbers: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """A pseudo-random number out of ``table`` for each tuple of whole numbers."""
+    key = np.zeros(numbers[0].shape, np.int32)
+    for number, factor in zip(numbers, (7919, 104729, 1299709), strict=False):
+        key += number.astype(np.int32) * factor
+    return table[(key ^ (key >> 9)) & 255]
+
+
+def _table(rng: np.random.Generator) -> np.ndarray:
+    return rng.random(256, dtype=np.float32)
+
+
+def _stripe(distance: np.ndarray, half: float, size: np.ndarray) -> np.ndarray:
+    """How much of each pixel a line of half width ``half`` covers, at a distance from the line's middle."""
+    return np.clip((half - distance) / size + 0.5, 0, 1) * np.minimum(2 * half / size + 0.2, 1)
+
+
+def _edge(x: np.ndarray) -> np.ndarray:
+    """The distance of each number to the nearest whole one."""
+    return np.abs(x - np.round(x))
+
+
+def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """``a`` where share is 0, ``b`` where it is 1; colours 3 or 3 x n."""
+    a, b = (c[:, None] if c.ndim == 1 else c for c in (a, b))
+    return a + (b - a) * share
+
+
+def planks(rng: np.random.Generator, colour: Colour, *, width: float, length: float, contrast: float) -> Material:
+    """Floor boards along v, each with its own tone and grain."""
+    table = _table(rng)
+    other = colour * rng.uniform(0.85, 1.1, 3).astype(np.float32)
+
+    def paint(p: Pixels) -> np.ndarray:
+        row = np.floor(p.u / width)
+        along = p.v / length + _hash(row, table=table) * 3
+        board = np.floor(along)
+        tone = _hash(row, board, table=table)
+        fibre = noise(p.u + tone * 3, p.v + tone * 11, p.size)[:, 2]
+        gap = np.maximum(
+            _stripe(_edge(p.u / width) * width, 0.003, p.size), _stripe(_edge(along) * length, 0.0025, p.size)
+        )
+        shade = (1 + contrast * (tone - 0.5) * 2 + 0.12 * fibre) * (1 - 0.65 * gap)
+        return _mix(colour, other, _hash(board, row, table=table)) * shade
+
+    return Material(colour, grain=0.02, stain=0.05, paint=paint, gloss=float(rng.uniform(0, 0.35)))
+
+
+def herringbone(rng: np.random.Generator, colour: Colour, *, width: float) -> Material:
+    """Parquet: short boards at right angles in columns."""
+    table = _table(rng)
+
+    def paint(p: Pixels) -> np.ndarray:
+        cell = width * 4
+        column, row = np.floor(p.u / cell), np.floor(p.v / cell)
+        turned = (column + row) % 2 > 0.5
+        across, along = np.where(turned, p.v, p.u), np.where(turned, p.u, p.v)
+        board = np.floor(across / width)
+        tone = _hash(column, row, board, table=table)
+        fibre = noise(across + tone * 5, along + tone * 9, p.size)[:, 2]
+        gap = np.maximum(
+            _stripe(_edge(across / width) * width, 0.002, p.size), _stripe(_edge(along / cell) * cell, 0.002, p.size)
+        )
+        return colour[:, None] * ((1 + 0.3 * (tone - 0.5) + 0.1 * fibre) * (1 - 0.5 * gap))
+
+    return Material(colour, stain=0.05, paint=paint, gloss=float(rng.uniform(0.1, 0.4)))
+
+
+def tiles(
+    rng: np.random.Generator, colour: Colour, *, width: float, height: float, other: Colour | None = None,
+    offset: float = 0.0, joint: Colour | None = None, spread: float = 0.08,
+) -> Material:  # fmt: skip
+    """Tiles or bricks; a chessboard with ``other``; rows shifted by ``offset`` of a width."""
+    table = _table(rng)
+    seam = colour * np.float32(0.6) if joint is None else joint
+    half = min(0.006, min(width, height) * 0.06)
+
+    def paint(p: Pixels) -> np.ndarray:
+        row = np.floor(p.v / height)
+        x = p.u / width + row * offset
+        column = np.floor(x)
+        tone = 1 + spread * 2 * (_hash(column, row, table=table) - 0.5)
+        face = colour[:, None] * tone
+        if other is not None:
+            face = np.where((column + row) % 2 > 0.5, other[:, None] * tone, face)
+        gap = np.maximum(
+            _stripe(_edge(x) * width, half, p.size), _stripe(_edge(p.v / height) * height, half, p.size)
+        )
+        return _mix(face, seam, gap)
+
+    return Material(colour, cloud=0.05, grain=0.03, stain=0.05, paint=paint, gloss=0.25 if offset == 0 else 0.0)
+
+
+def stone(rng: np.random.Generator, colour: Colour, vein: Colour) -> Material:
+    """Marble: veins along lines that noise bends."""
+    scale, turn = float(rng.uniform(1.5, 4)), float(rng.uniform(-2, 2))
+
+    def paint(p: Pixels) -> np.ndarray:
+        bent = (p.u + turn * p.v) * scale + 0.35 * p.noise[0] + 0.5 * p.noise[3]
+        line = np.clip(1 - 5 * np.abs(_edge(bent)), 0, 1) ** 2
+        return _mix(colour, vein, line * 0.7)
+
+    return Material(colour, cloud=0.06, paint=paint, gloss=0.4)
+
+
+def wallpaper(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str) -> Material:
+    """Wallpaper: ``stripes``, ``dots``, ``diamonds`` or ``leaves``, with motifs that vary a little."""
+    step = float(rng.uniform(0.09, 0.3))
+    thin = float(rng.uniform(0.12, 0.4))
+    table = _table(rng)
+
+    def paint(p: Pixels) -> np.ndarray:
+        if kind == "stripes":
+            second = _edge(p.u / (step * 3.7)) * step * 3.7
+            share = np.maximum(
+                _stripe(_edge(p.u / step) * step, step * thin / 2, p.size), _stripe(second, step * 0.05, p.size)
+            )
+            return _mix(colour, other, share)
+        row = np.floor(p.v / step)
+        x = p.u / step + 0.5 * (row % 2)
+        column = np.floor(x)
+        dx, dy = (x - column - 0.5) * step, (p.v / step - row - 0.5) * step
+        tone = _hash(column, row, table=table)
+        if kind == "diamonds":
+            distance = np.abs(dx) + np.abs(dy)
+        elif kind == "leaves":
+            slant = np.where(tone > 0.5, dx + dy, dx - dy)
+            cross = np.where(tone > 0.5, dx - dy, dx + dy)
+            distance = np.hypot(slant * 0.5, cross * 1.6)
+        else:
+            distance = np.hypot(dx, dy)
+        share = np.clip((step * (thin * 0.6 + 0.08 * tone) - distance) / p.size + 0.5, 0, 1)
+        return _mix(colour, other, share * (0.6 + 0.4 * tone))
+
+    return Material(colour, cloud=0.02, stain=0.04, paint=paint)
+
+
+def panelling(lower: Material, upper: Material, *, height: float) -> Material:
+    """One wall material below ``height`` and another above it, with a rail between."""
+
+    def paint(p: Pixels) -> np.ndarray:
+        below = p.v < height
+        colour = np.empty((3, len(p.u)), np.float32)
+        for part, material in ((below, lower), (~below, upper)):
+            pixels = Pixels(p.u[part], p.v[part], p.size[part], p.noise[:, part])
+            colour[:, part] = material.colour[:, None] if material.paint is None else material.paint(pixels)
+        rail = _stripe(np.abs(p.v - height), 0.025, p.size)
+        return _mix(colour, np.float32(0.5) * (lower.colour + 0.5), rail)
+
+    return Material(upper.colour, cloud=0.03, stain=0.05, paint=paint)
+
+
+def cloth(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str) -> Material:
+    """Fabric: ``plain``, ``stripes``, ``plaid`` or ``patches``."""
+    step = float(rng.uniform(0.06, 0.2))
+    table = _table(rng)
+
+    def paint(p: Pixels) -> np.ndarray:
+        a = _stripe(_edge(p.u / step) * step, step * 0.22, p.size)
+        if kind == "stripes":
+            return _mix(colour, other, a)
+        if kind == "plaid":
+            return _mix(colour, other, (a + _stripe(_edge(p.v / step) * step, step * 0.22, p.size)) * 0.5)
+        tone = _hash(np.floor(p.u / step), np.floor(p.v / step), table=table)
+        return _mix(colour, other, tone)
+
+    return Material(colour, cloud=0.08, grain=0.1, stain=0.06, paint=None if kind == "plain" else paint)
+
+
+def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width: float, length: float) -> Material:
+    """A rug with borders and a medallion or zigzag field; coordinates run over ``width`` x ``length``."""
+    step, kind = float(rng.uniform(0.12, 0.3)), int(rng.integers(4))
+    ground, figure, border = colours
+
+    def paint(p: Pixels) -> np.ndarray:
+        x, y = p.u - width / 2, p.v - length / 2
+        inset = np.minimum(width / 2 - np.abs(x), length / 2 - np.abs(y))
+        if kind == 0:
+            field = _stripe(_edge(p.v / step) * step, step * 0.2, p.size)
+        elif kind == 1:
+            field = np.clip(np.sin((np.abs(x) + np.abs(y)) * (6.28 / step)) * 2, 0, 1)
+        elif kind == 2:
+            field = np.clip(np.sin((y + 0.3 * step * np.abs(_edge(x / step))) * (12.6 / step)) * 2, 0, 1)
+        else:
+            field = (np.hypot(x / width, y / length) < 0.28) * 0.8
+        colour = _mix(ground, figure, field.astype(np.float32))
+        for at, half in ((0.04, 0.04), (0.16, 0.025), (0.22, 0.012)):
+            colour = _mix(colour, border, _stripe(np.abs(inset - at), half, p.size))
+        return colour
+
+    return Material(ground, cloud=0.08, grain=0.12, stain=0.08, paint=paint)
+
+
+def fronts(
+    colour: Colour, *, width: float, height: float, columns: int, rows: int, knob: Colour, wide: bool, sunken: bool
+) -> Material:
+    """The front of a cabinet: doors or drawers with gaps and handles; coordinates run over ``width`` x ``height``."""
+    cell_w, cell_h = width / columns, height / rows
+
+    def paint(p: Pixels) -> np.ndarray:
+        x, y = p.u / cell_w, p.v / cell_h
+        dx, dy = _edge(x) * cell_w, _edge(y) * cell_h
+        gap = np.maximum(_stripe(dx, 0.004, p.size), _stripe(dy, 0.004, p.size))
+        face = colour[:, None] * (1 - 0.7 * gap)
+        if sunken:
+            frame = np.minimum(dx, dy) - 0.055
+            face = face * (1 - 0.35 * _stripe(np.abs(frame), 0.006, p.size)) * (1 - 0.06 * (frame > 0))
+        column = np.floor(x)
+        # Doors have their handles towards each other, drawers in the middle.
+        at_x = 0.5 if wide else np.where(column % 2 > 0.5, 0.12, 0.88)
+        mx, my = np.abs(x - column - at_x) * cell_w, np.abs(y - np.floor(y) - (0.55 if wide else 0.6)) * cell_h
+        half = (0.06, 0.009) if wide else (0.009, 0.06)
+        handle = np.clip((half[0] - mx) / p.size + 0.5, 0, 1) * np.clip((half[1] - my) / p.size + 0.5, 0, 1)
+        return _mix(face, knob, handle)
+
+    return Material(colour, streak=0.05, cloud=0.03, paint=paint, gloss=0.1)
+
+
+def books(rng: np.random.Generator, *, length: float, height: float) -> Material:
+    """A row of book spines of many widths and colours, with titles; coordinates run over ``length`` x ``height``."""
+    count = max(2, int(length / 0.028))
+    edges = np.cumsum(rng.uniform(0.5, 1.6, count)).astype(np.float32)
+    edges *= length / edges[-1]
+    value = rng.random(count)
+    hue = rng.random() * 0.5 + rng.random(count) * rng.uniform(0.1, 0.6)
+    spines = np.stack([hsv(float(h), float(s), float(b)) for h, s, b in zip(
+        hue, rng.uniform(0.1, 0.75, count), 0.25 + 0.6 * value, strict=True)], axis=1)  # fmt: skip
+    label = rng.uniform(0.25, 0.85, count).astype(np.float32)
+
+    def paint(p: Pixels) -> np.ndarray:
+        spine = np.minimum(np.searchsorted(edges, p.u), count - 1)
+        left = np.where(spine > 0, edges[spine - 1], 0)
+        side = np.minimum(p.u - left, edges[spine] - p.u)
+        colour = spines[:, spine] * (0.55 + 0.45 * np.clip(side / 0.006, 0, 1))
+        title = np.clip((0.02 - np.abs(p.v - label[spine] * height)) / p.size + 0.5, 0, 1) * (spine % 3 != 0)
+        return _mix(colour, np.float32([0.7, 0.62, 0.45]), title * 0.75)
+
+    return Material(np.float32([0.2, 0.2, 0.2]), paint=paint)
+
+
+def folds(rng: np.random.Generator, colour: Colour) -> Material:
+    """A curtain: folds along v."""
+    step, phase = float(rng.uniform(0.05, 0.12)), float(rng.uniform(0, 6))
+
+    def paint(p: Pixels) -> np.ndarray:
+        wave = np.sin(p.u * (6.28 / step) + phase + np.sin(p.u * 23 + phase) * 0.8 + 0.3 * p.noise[3])
+        return colour[:, None] * (0.8 + 0.25 * wave)
+
+    return Material(colour, grain=0.05, paint=paint)
+
+
+def slats(colour: Colour, *, step: float, depth: float = 0.5) -> Material:
+    """A surface of upright bars: a radiator, tongue and groove, a crate."""
+
+    def paint(p: Pixels) -> np.ndarray:
+        return colour[:, None] * (1 - depth * _stripe(_edge(p.u / step) * step, step * 0.13, p.size))
+
+    return Material(colour, paint=paint, cloud=0.04, streak=0.04)
+
+
+def carton(rng: np.random.Generator, colour: Colour, tape: Colour) -> Material:
+    """Cardboard with a strip of tape and a label somewhere."""
+    at, label = float(rng.uniform(0.1, 0.3)), rng.uniform(0.03, 0.2, 2)
+
+    def paint(p: Pixels) -> np.ndarray:
+        face = _mix(colour, tape, _stripe(np.abs(p.u - at), 0.025, p.size) * 0.8)
+        inside = (np.abs(p.u - label[0]) < 0.05) & (np.abs(p.v - label[1]) < 0.035)
+        return _mix(face, np.float32([0.75, 0.75, 0.72]), inside * (0.7 + 0.3 * (np.sin(p.v * 400) > 0)))
+
+    return Material(colour, cloud=0.05, grain=0.04, stain=0.08, paint=paint)
+
+
+def balls(rng: np.random.Generator, colour: Colour, other: Colour, *, radius: float) -> Material:
+    """A toy ball in two colours; ``u`` is the longitude and ``v`` the latitude, as lengths on the ball."""
+    count = int(rng.integers(2, 5))
+
+    def paint(p: Pixels) -> np.ndarray:
+        return _mix(colour, other, (np.sin(p.u / radius * count + 0.4) > 0) * (np.abs(p.v / radius) < 1.2))
+
+    return Material(colour, paint=paint, gloss=0.6)
+
+
+def picture(image: np.ndarray, *, width: float, height: float, glow: float = 0.0) -> Material:
+    """A drawn picture, uint8 h x w x 3, stretched over ``width`` x ``height`` metres."""
+    rows, columns = image.shape[:2]
+    pyramid = [image]
+    while min(pyramid[-1].shape[:2]) > 8:
+        pyramid.append(cv2.resize(pyramid[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+
+    def paint(p: Pixels) -> np.ndarray:
+        # A picture is small on screen, so that one level serves all its pixels.
+        wanted = float(np.partition(p.size, len(p.size) // 2)[len(p.size) // 2]) * columns / width
+        level = pyramid[min(len(pyramid) - 1, max(0, round(np.log2(max(wanted, 1e-6)))))]
+        x = p.u * np.float32(level.shape[1] / width) - 0.5
+        y = (1 - p.v / np.float32(height)) * level.shape[0] - 0.5
+        found = look_up(level, x.astype(np.float32), y.astype(np.float32))
+        return (found.T * np.float32(1 / 255)) ** np.float32(2.2)
+
+    del rows
+    return Material(np.float32([0.5, 0.5, 0.5]), cloud=0.0, grain=0.0, stain=0.0, paint=paint, glow=glow)

@@ -1,0 +1,115 @@
+"""Open image sources, split them into training and held-out images, and bring images to the working size."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from .errors import SourceError, SourceRejected
+from .plugins import load_source_hooks
+from .seeding import stable_hash
+from .types import ImageSource, Intrinsics, SourceImage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALLEST_SIDE = 64
+"""Images whose shorter side has fewer pixels than this are rejected."""
+
+_LARGEST_CROP = 0.08  # of a side; see to_working_size
+_ENUMERABLE = 1_000_000
+
+
+@lru_cache(maxsize=64)
+def open_source(uri: str) -> ImageSource:
+    """The image source of a URI, e.g. ``folder:/data/photos``. Raises SourceError or a PluginError."""
+    scheme, colon, _ = uri.partition(":")
+    if not colon or not scheme:
+        raise SourceError(
+            f"image source {uri!r}: expected SCHEME:..., for example folder:/data/photos, rgbd:/data/frames or synthetic:"
+        )
+    source = load_source_hooks(scheme).ssrl_open_source(uri=uri)
+    if source is None:
+        raise SourceError(f"image source {uri!r}: the plugin for {scheme!r} does not take this URI")
+    if len(source) == 0:
+        raise SourceError(f"image source {uri!r} has no images")
+    return source
+
+
+def resolve_uri(uri: str, *, base: Path) -> str:
+    """The URI with a relative path made absolute against ``base``, for schemes that name a path."""
+    scheme, colon, rest = uri.partition(":")
+    path, question, query = rest.partition("?")
+    if not colon or scheme == "synthetic" or not path or "://" in uri:
+        return uri
+    from pathlib import Path
+
+    return f"{scheme}:{(base / Path(path).expanduser()).resolve()}{question}{query}"
+
+
+class Split:
+    """The part of a source that one split may use.
+
+    An image is held out if the hash of its id falls below ``fraction``: the parts never share an image, whatever the
+    seed, and an image stays in its part when others are added. Where that leaves a part empty (few images), the image
+    with the lowest or highest hash goes there.
+    """
+
+    def __init__(self, source: ImageSource, part: str, *, fraction: float) -> None:
+        self._source, self._heldout, self._limit = source, part == "heldout", fraction * 2**64
+        self._positions: np.ndarray | None = None
+        if len(source) <= _ENUMERABLE:
+            hashes = np.array([stable_hash(source.image_id(i)) for i in range(len(source))], dtype=np.uint64)
+            heldout = hashes.astype(np.float64) < self._limit
+            if len(source) > 1 and 0 < fraction < 1:
+                heldout[np.argmin(hashes)] = True
+                if heldout.all():
+                    heldout[np.argmax(hashes)] = False
+            self._positions = np.flatnonzero(heldout == self._heldout)
+            if not len(self._positions):
+                raise SourceError(
+                    f"no image of {len(source)} falls into the {part} split; change the mix's heldout.fraction "
+                    f"({fraction}), or give more images"
+                )
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """The id of an image drawn uniformly from this part."""
+        if self._positions is not None:
+            return self._source.image_id(int(self._positions[rng.integers(len(self._positions))]))
+        while True:
+            image_id = self._source.image_id(int(rng.integers(len(self._source))))
+            if (stable_hash(image_id) < self._limit) == self._heldout:
+                return image_id
+
+
+def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:
+    """The image with its longer side at ``size`` pixels, after a small random crop.
+
+    This bounds the number of visual tokens. The crop (up to 8% of each side) makes the scale non-integer and gives
+    every sample its own phase, so that the 8 x 8 grid of a JPEG source tells nothing about positions. Colour is
+    averaged over areas when shrinking; depth takes the nearest value, so that no depth is made up across an edge.
+    """
+    height, width = image.rgb.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise SourceRejected("image too small")
+    if max(height, width) > 20 * min(height, width):
+        raise SourceRejected("image too narrow")
+    crop_w, crop_h = (round(side * (1 - _LARGEST_CROP * rng.random())) for side in (width, height))
+    left, top = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
+    scale = size / max(crop_w, crop_h)
+    target = max(1, round(crop_w * scale)), max(1, round(crop_h * scale))
+    window = np.s_[top : top + crop_h, left : left + crop_w]
+    rgb = cv2.resize(image.rgb[window], target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    depth = intrinsics = None
+    if image.depth is not None:
+        depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST)
+    if image.intrinsics is not None:
+        sx, sy = target[0] / crop_w, target[1] / crop_h
+        k = image.intrinsics
+        intrinsics = Intrinsics(
+            fx=k.fx * sx, fy=k.fy * sy, cx=(k.cx - left + 0.5) * sx - 0.5, cy=(k.cy - top + 0.5) * sy - 0.5
+        )
+    return SourceImage(id=image.id, rgb=rgb, depth=depth, intrinsics=intrinsics)

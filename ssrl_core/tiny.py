@@ -1,0 +1,148 @@
+"""A tiny vision-language model of the Qwen2.5-VL architecture with random weights, processor and tokenizer.
+
+For demonstrations and tests on a CPU: the real loading path, the real architecture, about half a million parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .mix import Mix
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+FORM_TOKENS = ("<think>", "</think>", "\\boxed{", "}")
+
+_CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif c.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Digits, dashes and single capitals are what answers are made of: each stays one token. The rest merges across spaces,
+# so that the constant sentences of a prompt become a handful of tokens.
+_ANSWER_PARTS = r"[0-9]|-|\b[A-Z]\b|\n"
+
+
+def build_tiny_model(
+    mix: Mix,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    vocabulary: int = 1024,
+    texts: int = 256,
+    hidden: int = 128,
+    layers: int = 2,
+    completion: str = "",
+) -> int:
+    """Write a model, its processor and its tokenizer into ``folder``; the number of parameters.
+
+    Args:
+        mix: the tokenizer is trained on its prompts and truths.
+        folder: made if absent.
+        seed: of the weights.
+        vocabulary: tokens at most.
+        texts: prompts that the tokenizer is trained on.
+        hidden: width of the language model, a multiple of 32.
+        layers: depth of the language model.
+        completion: a text whose words the tokenizer also learns.
+    """
+    import torch
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+    )
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_ANSWER_PARTS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        _texts(mix, texts, completion),
+        trainers.BpeTrainer(
+            vocab_size=vocabulary - len(SPECIAL_TOKENS) - len(FORM_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            max_token_length=64,
+            show_progress=False,
+        ),
+    )
+    bpe.add_special_tokens(list(SPECIAL_TOKENS))
+    bpe.add_tokens([AddedToken(token, normalized=False) for token in FORM_TOKENS])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS),
+        chat_template=_CHAT_TEMPLATE,
+    )
+    image_processor = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=28 * 28 * 256)
+    processor = Qwen2_5_VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=_CHAT_TEMPLATE)
+    processor.save_pretrained(folder)
+
+    token_id = tokenizer.convert_tokens_to_ids
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": hidden,
+            "intermediate_size": 2 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": hidden // 32,
+            "num_key_value_heads": hidden // 64,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10_000.0},
+            "bos_token_id": token_id("<|endoftext|>"),
+            "eos_token_id": token_id("<|im_end|>"),
+            "pad_token_id": token_id("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": hidden // 2,
+            "intermediate_size": hidden,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "fullatt_block_indexes": [1],
+            "window_size": 56,
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = token_id("<|im_end|>")
+    model.generation_config.pad_token_id = token_id("<|endoftext|>")
+    # An untrained model would sample image marks, which have no image behind them.
+    model.generation_config.suppress_tokens = [token_id(t) for t in SPECIAL_TOKENS if t != "<|im_end|>"]
+    model.save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _texts(mix: Mix, count: int, completion: str) -> Iterator[str]:
+    for index in range(min(count, len(mix))):
+        example = mix[index]
+        yield example.prompt.replace("<image>", "")
+        yield example.sample.truth
+        yield f"user\n{completion}\nassistant\n"

@@ -1,0 +1,173 @@
+"""A mix as verl's datasets: rows carry recipes, images are rendered where they are needed.
+
+The mix file is the data file: ``data.train_files=mix.yaml`` and ``data.val_files=mix.yaml#heldout``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+
+from ..errors import MixError
+from ..mix import Example, Mix, load_mix
+from ..render import render
+from ..types import Recipe
+
+COMPLETION = "<think>I look at the picture.</think>\\boxed{{{truth}}}"
+"""What the cold start teaches: the form of a completion. ``data.completion`` overrides it."""
+
+
+def open_mix(data_files: str | Sequence[str]) -> Mix:
+    """The mix that verl's ``data.train_files`` or ``data.val_files`` names, with its split after a ``#``."""
+    files = [data_files] if isinstance(data_files, str) else list(data_files)
+    if len(files) != 1:
+        raise MixError(f"expected one mix file, got {files}: name several tasks inside one mix instead")
+    path, _, split = files[0].partition("#")
+    if split not in ("", "train", "heldout"):
+        raise MixError(f"{files[0]!r}: after '#' comes 'train' or 'heldout', not {split!r}")
+    return load_mix(path, split=split or "train")
+
+
+class MixDataset(Dataset):
+    """verl's RL dataset over a mix (``data.custom_cls``): map-style, constant in memory, less than 2 KB a row."""
+
+    def __init__(
+        self, data_files: str | Sequence[str], tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1
+    ) -> None:
+        self.mix = open_mix(data_files)
+        self.length = min(len(self.mix), max_samples) if max_samples > 0 else len(self.mix)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.mix[index]
+        return {
+            "data_source": f"{example.recipe.task}@{example.recipe.level}",
+            "raw_prompt": [{"role": "user", "content": _content(example)}],
+            "reward_model": {"style": "rule", "ground_truth": example.sample.truth},
+            "extra_info": {
+                "index": index,
+                "task": example.recipe.task,
+                "params": json.loads(json.dumps(dict(example.sample.params))),
+                "format_weight": self.mix.config.format_weight,
+            },
+            "index": index,
+            "tools_kwargs": {},
+            "interaction_kwargs": {},
+            "dummy_tensor": torch.zeros(1, dtype=torch.uint8),  # verl's batches need a tensor
+        }
+
+    @classmethod
+    async def process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
+    ) -> tuple[list[Image.Image] | None, None, None]:
+        """The images of a prompt, rendered from the recipe in it, off the event loop; no videos, no audio."""
+        recipes = [part["recipe"] for message in messages for part in message["content"] if "recipe" in part]
+        if not recipes:
+            return None, None, None
+        images = await asyncio.get_running_loop().run_in_executor(None, _RENDERED.images, recipes[0])
+        return list(images), None, None
+
+
+def _content(example: Example) -> list[dict[str, str]]:
+    """A prompt as chat-template parts. The first image carries the recipe of the whole sample."""
+    parts: list[dict[str, str]] = []
+    for text in re.split("(<image>)", example.prompt):
+        if text == "<image>":
+            first = not any(part["type"] == "image" for part in parts)
+            parts.append({"type": "image"} | ({"recipe": example.recipe.to_json()} if first else {}))
+        elif text:
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+class _Rendered:
+    """The images of the last recipes. The n rollouts of a prompt ask at once: one renders, the others wait for it."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._lock = capacity, Lock()
+        self._futures: OrderedDict[str, Future[tuple[Image.Image, ...]]] = OrderedDict()
+
+    def images(self, recipe: str) -> tuple[Image.Image, ...]:
+        with self._lock:
+            future = self._futures.get(recipe)
+            if mine := future is None:
+                future = self._futures[recipe] = Future()
+            self._futures.move_to_end(recipe)
+            while len(self._futures) > self._capacity:
+                self._futures.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(render(Recipe.from_json(recipe)).images)
+            except BaseException as err:
+                with self._lock:
+                    self._futures.pop(recipe, None)
+                future.set_exception(err)
+        return future.result()
+
+
+_RENDERED = _Rendered(capacity=128)
+
+
+class MixSFTDataset(MultiTurnSFTDataset):
+    """verl's SFT dataset over a mix: every row's completion is made from its truth."""
+
+    def __init__(self, parquet_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1):
+        self.completion = (config or {}).get("completion") or COMPLETION
+        super().__init__(parquet_files, tokenizer, config, processor, max_samples)
+
+    def _download(self) -> None:
+        """Nothing to fetch: the mix is read where it lies."""
+
+    def _read_files_and_process(self) -> None:
+        from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
+
+        self.dataframe = _LazyRows(open_mix(self.parquet_files), completion=self.completion)
+        self.messages = range(min(len(self.dataframe), self.max_samples) if self.max_samples > 0 else len(self.dataframe))
+        self.tools = self.enable_thinking = None
+        self.system_prompt, self.generation_prompt = extract_system_prompt_and_generation(
+            self.tokenizer, **self.apply_chat_template_kwargs
+        )
+
+
+class _LazyRows:
+    """The part of a data frame that verl's SFT dataset uses: ``frame.iloc[i].to_dict()``."""
+
+    def __init__(self, mix: Mix, *, completion: str) -> None:
+        self._mix, self._completion = mix, completion
+
+    @property
+    def iloc(self) -> _LazyRows:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._mix)
+
+    def __getitem__(self, index: int) -> _Row:
+        example = self._mix[index]
+        return _Row(
+            messages=[
+                {"role": "user", "content": example.prompt},
+                {"role": "assistant", "content": self._completion.format(truth=example.sample.truth)},
+            ],
+            images=list(example.sample.images),
+            recipe=asdict(example.recipe),
+        )
+
+
+class _Row(dict[str, Any]):
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self)
