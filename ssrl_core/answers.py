@@ -60,16 +60,14 @@ def judge(completion: str, verify: Callable[[str], float], *, format_weight: flo
     if answer is None:
         return Verdict(score=0.0, acc=0.0, format=0.0, pred="")
     value = verify(answer)
-    return Verdict(
-        score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer
-    )
+    return Verdict(score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer)
 
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|rm)\s*\{([^{}]*)\}")
 
 
 def normalize(answer: str) -> str:
-    r"""The answer in lower case without decoration: ``\text{}``, ``$``, ``*``, quotes, brackets around it, final dot."""
+    r"""The answer in lower case without ``\text{}``, ``$``, ``*``, quotes, brackets around it and the final dot."""
     if len(answer) > _LONGEST_ANSWER:
         return answer
     text = _WRAPPER.sub(r"\1", answer).replace("\\,", "").strip().casefold()
@@ -112,7 +110,7 @@ def match_sequence(answer: str, truth: str) -> float:
 
 
 def share_in_place(answer: str, truth: str) -> float:
-    """The share of positions that are right, in [0, 1]; 0 for a list that is not a permutation of the truth's numbers."""
+    """The share of positions that are right; 0 for a list that is not a permutation of the truth's numbers."""
     parsed, right = parse_sequence(answer), parse_sequence(truth) or []
     if parsed is None or sorted(parsed) != sorted(right):
         return 0.0

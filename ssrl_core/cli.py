@@ -30,7 +30,7 @@ _Overrides = Annotated[
 ]
 _RecipeFile = Annotated[Path, typer.Argument(help="A recipe: YAML in verl's terms plus the key 'mix'.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line a step.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print verl's command, but do not run it.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print verl's command; run nothing.")]
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def _facts(task: Task) -> dict[str, Any]:
                 "default": field.default,
                 "description": field.description or "",
             }
-            for name, field in info.options.model_fields.items()
+            for name, field in task.options_model.model_fields.items()
         },
         "prompt": example.prompt,
         "truth": example.sample.truth,
@@ -133,8 +133,9 @@ def preview(
     from .mix import load_mix
 
     loaded = load_mix(mix, split="heldout" if heldout else "train")
-    indices = range(min(samples, len(loaded)))
-    examples = (loaded[i] for i in track(indices, description="samples", transient=True, disable=not sys.stderr.isatty()))
+    hidden = not sys.stderr.isatty()
+    indices = track(range(min(samples, len(loaded))), description="samples", transient=True, disable=hidden)
+    examples = (loaded[index] for index in indices)
     count = write_gallery(examples, output, title=f"{mix.name}, {loaded.split}", rejections=loaded.rejections)
     typer.echo(f"{count} samples -> {output}")
     for task, reasons in loaded.rejections.items():
@@ -157,9 +158,7 @@ def tiny_model(
 
 
 @app.command()
-def sft(
-    recipe: _RecipeFile, overrides: _Overrides = None, verbose: _Verbose = False, dry_run: _DryRun = False
-) -> None:
+def sft(recipe: _RecipeFile, overrides: _Overrides = None, verbose: _Verbose = False, dry_run: _DryRun = False) -> None:
     """Cold start: supervised training on completions made from the truth, with verl's SFT trainer."""
     _launch("sft", recipe, overrides, verbose=verbose, dry_run=dry_run)
 

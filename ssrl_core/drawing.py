@@ -82,19 +82,21 @@ class MarkerRoom(NamedTuple):
     Attributes:
         side: least distance to the left, right and lower border.
         top: least distance to the upper border, at which the tag still stands on the ring.
-        apart: least distance between two centres at which neither marker covers anything of the other.
+        beside, above: two markers do not touch if their centres are ``beside`` apart across or ``above`` apart down.
     """
 
     side: int
     top: int
-    apart: int
+    beside: int
+    above: int
 
 
 def marker_room(width: int, height: int, *, radius: int) -> MarkerRoom:
     """The room that ``draw_marker`` needs on an image of that size, for centres that keep to ``top`` and ``side``."""
     line, half, _ = _marker_sizes(width, height)
     ring = radius + 3 * line
-    return MarkerRoom(side=max(ring, half) + 1, top=ring + 2 * half + 1, apart=2 * (ring + half) + 2)
+    widest = max(ring, half)
+    return MarkerRoom(side=widest + 1, top=ring + 2 * half + 1, beside=2 * widest + 2, above=2 * (ring + half) + 2)
 
 
 def draw_marker(image: Image.Image, label: str, *, centre: tuple[int, int], radius: int) -> None:

@@ -1,16 +1,16 @@
 """What can go wrong, as one tree. The messages say what, where, why, and what to do.
 
-    SSRLError
-    ├── PluginError            a plugin is missing, doubled, broken, or raised
-    │   ├── UnknownPlugin      nothing of that name is installed
-    │   ├── DuplicatePlugin    two distributions claim one name
-    │   ├── BrokenPlugin       it does not import, or does not fulfil the hook specs
-    │   └── PluginFailed       one of its hooks raised, or returned something impossible
-    ├── MixError               a mix file says something that cannot be
-    ├── RecipeError            a training recipe, or an override of one, cannot be
-    └── SourceError            an image source cannot be opened, or has nothing usable
+SSRLError
+├── PluginError            a plugin is missing, doubled, broken, or raised
+│   ├── UnknownPlugin      nothing of that name is installed
+│   ├── DuplicatePlugin    two distributions claim one name
+│   ├── BrokenPlugin       it does not import, or does not fulfil the hook specs
+│   └── PluginFailed       one of its hooks raised, or returned something impossible
+├── MixError               a mix file says something that cannot be
+├── RecipeError            a training recipe, or an override of one, cannot be
+└── SourceError            an image source cannot be opened, or has nothing usable
 
-    SourceRejected             not an error: a task declines one image, and the next one is drawn
+SourceRejected             not an error: a task declines one image, and the next one is drawn
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import pluggy
 if TYPE_CHECKING:
     import numpy as np
 
-    from .types import ImageSource, Options, Sample, SourceImage, TaskInfo
+    from .options import Options
+    from .types import ImageSource, Sample, SourceImage, TaskInfo
 
 hookspec = pluggy.HookspecMarker("ssrl")
 hookimpl = pluggy.HookimplMarker("ssrl")
@@ -33,9 +34,10 @@ def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: s
 
     A pure function of its arguments: no global random state, clock, environment or file. Every random decision
     draws from ``rng``. When an image is rejected, the next one comes with a fresh copy of the same ``rng``: draw
-    the truth first, before anything that depends on the image, and rejections cannot bias it. ``source`` has already been brought to the working size and must not be written to;
-    it has depth if the task's info says that it needs depth. ``level`` is one of the info's levels, ``options``
-    an instance of its options model. The truth must be uniform over the answer space of the level.
+    the truth first, before anything that depends on the image, and rejections cannot bias it. ``source`` has already
+    been brought to the working size and must not be written to; it has depth if the task's info says that it needs
+    depth. ``level`` is one of the info's levels, ``options`` an instance of its options model. The truth must be
+    uniform over the answer space of the level.
 
     Raises:
         SourceRejected: the image cannot carry the task without ambiguity (flat, symmetric, too small, ...).

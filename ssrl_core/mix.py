@@ -194,9 +194,9 @@ class Mix:
         if not shares:
             raise MixError(f"{where}.level: name at least one level of {', '.join(task.info.levels)}")
         try:
-            options = task.info.options(**config.options)
+            options = task.options_model(**config.options)
         except ValidationError as err:
-            raise MixError(_explain(err, f"{where}.options", task.info.options, config.options)) from err
+            raise MixError(_explain(err, f"{where}.options", task.options_model, config.options)) from err
         uri = resolve_uri(config.source or self.config.source, base=self.path.parent)
         source = self._open(where, uri)
         if task.info.needs_depth and not source.has_depth:

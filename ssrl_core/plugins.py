@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from .errors import BrokenPlugin, DuplicatePlugin, PluginFailed, SourceRejected,
 if TYPE_CHECKING:
     import numpy as np
 
-    from .types import Options, Sample, SourceImage, TaskInfo
+    from .options import Options
+    from .types import Sample, SourceImage, TaskInfo
 
 TASKS = "ssrl"
 SOURCES = "ssrl.sources"
@@ -85,9 +86,14 @@ class Task:
     info: TaskInfo
     hooks: Any
 
-    def generate_sample(
-        self, source: SourceImage, *, rng: np.random.Generator, level: str, options: Options
-    ) -> Sample:
+    @property
+    def options_model(self) -> type[Options]:
+        """The model of the task's options; one without fields where it has none."""
+        from .options import Options
+
+        return self.info.options or Options
+
+    def generate_sample(self, source: SourceImage, *, rng: np.random.Generator, level: str, options: Options) -> Sample:
         """One sample; see ``ssrl_generate_sample``. Raises SourceRejected or PluginFailed."""
         from .types import Sample
 
@@ -96,7 +102,8 @@ class Task:
         except SourceRejected:
             raise
         except Exception as err:
-            raise self._failed("ssrl_generate_sample", f"{_raised(err)} on image {source.id!r}, level {level!r}") from err
+            what = f"{_raised(err)} on image {source.id!r}, level {level!r}"
+            raise self._failed("ssrl_generate_sample", what) from err
         if not isinstance(sample, Sample) or not sample.images or not isinstance(sample.truth, str):
             raise self._failed("ssrl_generate_sample", f"returned {sample!r:.200}, not a Sample with images and truth")
         return sample
@@ -127,7 +134,7 @@ class Task:
         return PluginFailed(f"plugin {self.plugin}: {hook} {what}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_task(name: str) -> Task:
     """Import and bind the task of that name. Raises a PluginError that names its distribution."""
     from .types import TaskInfo
@@ -143,7 +150,7 @@ def load_task(name: str) -> Task:
     return Task(name, plugin, info, hooks)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_source_hooks(scheme: str) -> Any:
     """Import the source plugin of that URI scheme; its hooks. Raises a PluginError that names its distribution."""
     return _load(find(scheme, group=SOURCES), SOURCE_HOOKS)

@@ -41,5 +41,5 @@ def render(recipe: Recipe) -> Sample:
         to_working_size(image, recipe.size, rng=crop),
         rng=puzzle,
         level=recipe.level,
-        options=task.info.options(**recipe.options),
+        options=task.options_model(**recipe.options),
     )

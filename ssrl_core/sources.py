@@ -29,7 +29,8 @@ def open_source(uri: str) -> ImageSource:
     scheme, colon, _ = uri.partition(":")
     if not colon or not scheme:
         raise SourceError(
-            f"image source {uri!r}: expected SCHEME:..., for example folder:/data/photos, rgbd:/data/frames or synthetic:"
+            f"image source {uri!r}: expected SCHEME:..., "
+            "for example folder:/data/photos, rgbd:/data/frames or synthetic:"
         )
     source = load_source_hooks(scheme).ssrl_open_source(uri=uri)
     if source is None:
@@ -74,6 +75,8 @@ class Split:
                     f"no image of {len(source)} falls into the {part} split; change the mix's heldout.fraction "
                     f"({fraction}), or give more images"
                 )
+        elif fraction <= 0 if self._heldout else fraction >= 1:
+            raise SourceError(f"no image falls into the {part} split; change the mix's heldout.fraction ({fraction})")
 
     def draw(self, rng: np.random.Generator) -> str:
         """The id of an image drawn uniformly from this part."""
@@ -105,7 +108,8 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     rgb = cv2.resize(image.rgb[window], target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     depth = intrinsics = None
     if image.depth is not None:
-        depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST)
+        # Exact: plain INTER_NEAREST takes the upper left of the pixels that colour is averaged over.
+        depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST_EXACT)
     if image.intrinsics is not None:
         sx, sy = target[0] / crop_w, target[1] / crop_h
         k = image.intrinsics

@@ -22,6 +22,10 @@ SPECIAL_TOKENS = (
 )
 FORM_TOKENS = ("<think>", "</think>", "\\boxed{", "}")
 
+# Wider than transformers' 0.02: with it the visual tokens weigh as much as the text from the start, and a policy that
+# is rewarded for what it sees begins to move after 10 steps instead of 20.
+_INITIALIZER_RANGE = 0.05
+
 _CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
     "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -109,6 +113,7 @@ def build_tiny_model(
             "num_key_value_heads": hidden // 64,
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 4096,
+            "initializer_range": _INITIALIZER_RANGE,
             "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10_000.0},
             "bos_token_id": token_id("<|endoftext|>"),
             "eos_token_id": token_id("<|im_end|>"),
@@ -122,12 +127,14 @@ def build_tiny_model(
             "out_hidden_size": hidden,
             "fullatt_block_indexes": [1],
             "window_size": 56,
+            "initializer_range": _INITIALIZER_RANGE,
         },
         image_token_id=token_id("<|image_pad|>"),
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=False,
+        initializer_range=_INITIALIZER_RANGE,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

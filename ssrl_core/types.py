@@ -7,20 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-
-class Options(BaseModel):
-    """Base of a task's options model. Unknown keys are errors; instances are frozen.
-
-    A task subclasses it, gives every field a type and a default, and names the subclass in its ``TaskInfo``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    from .options import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +38,14 @@ class TaskInfo:
         summary: the puzzle in a line.
         levels: name -> level, easiest first; by custom ``"1"``, ``"2"``, ... and ``"paper"``.
         needs_depth: whether sources must carry depth.
-        options: the pydantic model of the task's options.
+        options: the pydantic model of the task's options; None where it has none.
     """
 
     version: str
     summary: str
     levels: Mapping[str, Level]
     needs_depth: bool = False
-    options: type[Options] = Options
+    options: type[Options] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ class SourceImage:
 
 
 class ImageSource(Protocol):
-    """A collection of unlabelled images, by position and by id. Thread-safe; the same id always gives the same image."""
+    """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image."""
 
     has_depth: bool
 

@@ -6,6 +6,7 @@ Colours are linear light, float32; coordinates ``u`` and ``v`` are metres along 
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,18 +21,28 @@ _LEVELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The pixels that show one material. All float32 of length n.
+    """The pixels that show one material; arrays of length n.
 
     Attributes:
-        u, v: metres along the surface.
-        size: metres that a pixel covers there.
-        noise: 4 x n, see ``noise_tile``.
+        u, v: metres along the surface, float32.
+        size: metres that a pixel covers there, float32.
+        where: the pixels' positions in the picture.
+        layers: noise of the whole picture, 4 x pixels, float32; see ``noise_tile``.
     """
 
     u: np.ndarray
     v: np.ndarray
     size: np.ndarray
-    noise: np.ndarray
+    where: np.ndarray
+    layers: np.ndarray
+
+    def noise(self, layer: int) -> np.ndarray:
+        """One kind of noise at these pixels, float32."""
+        return np.asarray(self.layers[layer].take(self.where))
+
+    def part(self, chosen: np.ndarray) -> Pixels:
+        """Some of the pixels."""
+        return Pixels(self.u[chosen], self.v[chosen], self.size[chosen], self.where[chosen], self.layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,14 +59,19 @@ class Material:
     """
 
     colour: Colour
-    cloud: float = 0.03
-    grain: float = 0.02
+    cloud: float = 0.025
+    grain: float = 0.008
     streak: float = 0.0
     stain: float = 0.03
     paint: Callable[[Pixels], np.ndarray] | None = None
     glow: float = 0.0
     gloss: float = 0.0
     fibrous: bool = False
+
+
+def rgb(red: float, green: float, blue: float) -> Colour:
+    """A linear colour."""
+    return np.array([red, green, blue], np.float32)
 
 
 def linear(colour: str) -> Colour:
@@ -66,9 +82,16 @@ def linear(colour: str) -> Colour:
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
     """The linear colour of hue in [0, 1), saturation and value in [0, 1] (of the display)."""
-    k = (np.array([5.0, 3.0, 1.0]) + hue * 6) % 6
-    display = value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
-    return np.asarray(display**2.2, np.float32)
+    return np.array([c**2.2 for c in colorsys.hsv_to_rgb(hue % 1, saturation, value)], np.float32)
+
+
+_HUES = np.array([0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.22, 0.3, 0.38, 0.47, 0.54, 0.58, 0.62, 0.66, 0.8, 0.95])
+_HUE_SHARES = np.cumsum([3, 4, 5, 5, 5, 4, 3, 3, 3, 3, 4, 5, 4, 2, 0.7, 1.3]) / 55.0
+
+
+def any_hue(rng: np.random.Generator) -> float:
+    """A hue in [0, 1) as they are found in homes: warm, green and blue ones rather than violet."""
+    return float((_HUES[int(np.searchsorted(_HUE_SHARES, rng.random()))] + rng.normal(0, 0.012)) % 1)
 
 
 @lru_cache(maxsize=1)
@@ -106,19 +129,27 @@ def look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Bilinear samples of ``image`` at points, in the points' shape; one-dimensional points may be any number."""
     if x.ndim == 2:
         return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    fill = -len(x) % 256  # remap takes no row or column longer than 32767
-    rows = [np.pad(points, (0, fill)).reshape(-1, 256) for points in (x, y)]
+    rows = np.zeros((2, -(-len(x) // 256), 256), np.float32)  # remap takes no row or column longer than 32767
+    flat = rows.reshape(2, -1)
+    flat[0, : len(x)], flat[1, : len(x)] = x, y
     found = cv2.remap(image, rows[0], rows[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return found.reshape((-1, *image.shape[2:]))[: len(x)]
 
 
-def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 180.0) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _channels(which: int) -> np.ndarray:
+    """The first ``which`` channels of the tile, or the one at a negative index."""
+    return np.ascontiguousarray(noise_tile()[..., :which] if which > 0 else noise_tile()[..., which])
+
+
+def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 180.0, channels: int = 4) -> np.ndarray:
     """Noise of zero mean and unit variance at surface points, in their shape x 4.
 
     Args:
         u, v: metres.
         size: metres that a pixel covers; finer detail is averaged away.
         density: grains per metre at full detail.
+        channels: only that many of ``noise_tile``; a negative index for a single one, in the points' shape.
     """
     level = np.clip(np.floor(np.log2(np.maximum(size * density, 1.0)) + 0.5), 0, _LEVELS - 1)
     side = np.exp2(-level) * np.float32(TILE)
@@ -126,7 +157,7 @@ def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 18
     x = (x - np.floor(x)) * side
     # The rows above a level sum up to 2 * (TILE - side), and each level has one more for wrapping.
     y = (y - np.floor(y)) * side + 2 * (np.float32(TILE) - side) + level
-    return (look_up(noise_tile(), x, y) - np.float32(128)) * np.float32(1 / 40)
+    return np.asarray((look_up(_channels(channels), x, y) - np.float32(128)) * np.float32(1 / 40))
 
 
 def _hash(*numbers: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -134,7 +165,7 @@ def _hash(*numbers: np.ndarray, table: np.ndarray) -> np.ndarray:
     key = np.zeros(numbers[0].shape, np.int32)
     for number, factor in zip(numbers, (7919, 104729, 1299709), strict=False):
         key += number.astype(np.int32) * factor
-    return table[(key ^ (key >> 9)) & 255]
+    return np.asarray(table[(key ^ (key >> 9)) & 255])
 
 
 def _table(rng: np.random.Generator) -> np.ndarray:
@@ -143,18 +174,18 @@ def _table(rng: np.random.Generator) -> np.ndarray:
 
 def _stripe(distance: np.ndarray, half: float, size: np.ndarray) -> np.ndarray:
     """How much of each pixel a line of half width ``half`` covers, at a distance from the line's middle."""
-    return np.clip((half - distance) / size + 0.5, 0, 1) * np.minimum(2 * half / size + 0.2, 1)
+    return np.asarray(np.clip((half - distance) / size + 0.5, 0, 1) * np.minimum(2 * half / size + 0.2, 1))
 
 
 def _edge(x: np.ndarray) -> np.ndarray:
     """The distance of each number to the nearest whole one."""
-    return np.abs(x - np.round(x))
+    return np.asarray(np.abs(x - np.round(x)))
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     """``a`` where share is 0, ``b`` where it is 1; colours 3 or 3 x n."""
     a, b = (c[:, None] if c.ndim == 1 else c for c in (a, b))
-    return a + (b - a) * share
+    return np.asarray(a + (b - a) * share)
 
 
 def planks(rng: np.random.Generator, colour: Colour, *, width: float, length: float, contrast: float) -> Material:
@@ -167,14 +198,14 @@ def planks(rng: np.random.Generator, colour: Colour, *, width: float, length: fl
         along = p.v / length + _hash(row, table=table) * 3
         board = np.floor(along)
         tone = _hash(row, board, table=table)
-        fibre = noise(p.u + tone * 3, p.v + tone * 11, p.size)[:, 2]
+        fibre = noise(p.u + tone * 3, p.v + tone * 11, p.size, channels=-2)
         gap = np.maximum(
             _stripe(_edge(p.u / width) * width, 0.003, p.size), _stripe(_edge(along) * length, 0.0025, p.size)
         )
         shade = (1 + contrast * (tone - 0.5) * 2 + 0.12 * fibre) * (1 - 0.65 * gap)
-        return _mix(colour, other, _hash(board, row, table=table)) * shade
+        return np.asarray(_mix(colour, other, _hash(board, row, table=table)) * shade)
 
-    return Material(colour, grain=0.02, stain=0.05, paint=paint, gloss=float(rng.uniform(0, 0.35)))
+    return Material(colour, grain=0.01, stain=0.05, paint=paint, gloss=float(rng.uniform(0, 0.35)))
 
 
 def herringbone(rng: np.random.Generator, colour: Colour, *, width: float) -> Material:
@@ -188,11 +219,11 @@ def herringbone(rng: np.random.Generator, colour: Colour, *, width: float) -> Ma
         across, along = np.where(turned, p.v, p.u), np.where(turned, p.u, p.v)
         board = np.floor(across / width)
         tone = _hash(column, row, board, table=table)
-        fibre = noise(across + tone * 5, along + tone * 9, p.size)[:, 2]
+        fibre = noise(across + tone * 5, along + tone * 9, p.size, channels=-2)
         gap = np.maximum(
             _stripe(_edge(across / width) * width, 0.002, p.size), _stripe(_edge(along / cell) * cell, 0.002, p.size)
         )
-        return colour[:, None] * ((1 + 0.3 * (tone - 0.5) + 0.1 * fibre) * (1 - 0.5 * gap))
+        return np.asarray(colour[:, None] * ((1 + 0.3 * (tone - 0.5) + 0.1 * fibre) * (1 - 0.5 * gap)))
 
     return Material(colour, stain=0.05, paint=paint, gloss=float(rng.uniform(0.1, 0.4)))
 
@@ -214,12 +245,10 @@ def tiles(
         face = colour[:, None] * tone
         if other is not None:
             face = np.where((column + row) % 2 > 0.5, other[:, None] * tone, face)
-        gap = np.maximum(
-            _stripe(_edge(x) * width, half, p.size), _stripe(_edge(p.v / height) * height, half, p.size)
-        )
+        gap = np.maximum(_stripe(_edge(x) * width, half, p.size), _stripe(_edge(p.v / height) * height, half, p.size))
         return _mix(face, seam, gap)
 
-    return Material(colour, cloud=0.05, grain=0.03, stain=0.05, paint=paint, gloss=0.25 if offset == 0 else 0.0)
+    return Material(colour, cloud=0.04, grain=0.012, stain=0.05, paint=paint, gloss=0.25 if offset == 0 else 0.0)
 
 
 def stone(rng: np.random.Generator, colour: Colour, vein: Colour) -> Material:
@@ -227,7 +256,7 @@ def stone(rng: np.random.Generator, colour: Colour, vein: Colour) -> Material:
     scale, turn = float(rng.uniform(1.5, 4)), float(rng.uniform(-2, 2))
 
     def paint(p: Pixels) -> np.ndarray:
-        bent = (p.u + turn * p.v) * scale + 0.35 * p.noise[0] + 0.5 * p.noise[3]
+        bent = (p.u + turn * p.v) * scale + 0.35 * p.noise(0) + 0.5 * p.noise(3)
         line = np.clip(1 - 5 * np.abs(_edge(bent)), 0, 1) ** 2
         return _mix(colour, vein, line * 0.7)
 
@@ -273,7 +302,7 @@ def panelling(lower: Material, upper: Material, *, height: float) -> Material:
         below = p.v < height
         colour = np.empty((3, len(p.u)), np.float32)
         for part, material in ((below, lower), (~below, upper)):
-            pixels = Pixels(p.u[part], p.v[part], p.size[part], p.noise[:, part])
+            pixels = p.part(part)
             colour[:, part] = material.colour[:, None] if material.paint is None else material.paint(pixels)
         rail = _stripe(np.abs(p.v - height), 0.025, p.size)
         return _mix(colour, np.float32(0.5) * (lower.colour + 0.5), rail)
@@ -295,7 +324,7 @@ def cloth(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str)
         tone = _hash(np.floor(p.u / step), np.floor(p.v / step), table=table)
         return _mix(colour, other, tone)
 
-    return Material(colour, cloud=0.08, grain=0.1, stain=0.06, paint=None if kind == "plain" else paint)
+    return Material(colour, cloud=0.05, grain=0.045, stain=0.06, paint=None if kind == "plain" else paint)
 
 
 def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width: float, length: float) -> Material:
@@ -319,7 +348,7 @@ def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width:
             colour = _mix(colour, border, _stripe(np.abs(inset - at), half, p.size))
         return colour
 
-    return Material(ground, cloud=0.08, grain=0.12, stain=0.08, paint=paint)
+    return Material(ground, cloud=0.06, grain=0.06, stain=0.08, paint=paint)
 
 
 def fronts(
@@ -353,9 +382,10 @@ def books(rng: np.random.Generator, *, length: float, height: float) -> Material
     edges = np.cumsum(rng.uniform(0.5, 1.6, count)).astype(np.float32)
     edges *= length / edges[-1]
     value = rng.random(count)
-    hue = rng.random() * 0.5 + rng.random(count) * rng.uniform(0.1, 0.6)
-    spines = np.stack([hsv(float(h), float(s), float(b)) for h, s, b in zip(
-        hue, rng.uniform(0.1, 0.75, count), 0.25 + 0.6 * value, strict=True)], axis=1)  # fmt: skip
+    hue = _HUES[rng.integers(len(_HUES), size=count)]
+    wheel = np.array([5.0, 3.0, 1.0])[:, None] + hue * 6
+    wheel = np.clip(np.minimum(wheel % 6, 4 - wheel % 6), 0, 1)
+    spines = (((0.25 + 0.6 * value) * (1 - rng.uniform(0.05, 0.65, count) * wheel)) ** 2.2).astype(np.float32)
     label = rng.uniform(0.25, 0.85, count).astype(np.float32)
 
     def paint(p: Pixels) -> np.ndarray:
@@ -364,9 +394,9 @@ def books(rng: np.random.Generator, *, length: float, height: float) -> Material
         side = np.minimum(p.u - left, edges[spine] - p.u)
         colour = spines[:, spine] * (0.55 + 0.45 * np.clip(side / 0.006, 0, 1))
         title = np.clip((0.02 - np.abs(p.v - label[spine] * height)) / p.size + 0.5, 0, 1) * (spine % 3 != 0)
-        return _mix(colour, np.float32([0.7, 0.62, 0.45]), title * 0.75)
+        return _mix(colour, rgb(0.7, 0.62, 0.45), title * 0.75)
 
-    return Material(np.float32([0.2, 0.2, 0.2]), paint=paint)
+    return Material(rgb(0.2, 0.2, 0.2), paint=paint)
 
 
 def folds(rng: np.random.Generator, colour: Colour) -> Material:
@@ -374,17 +404,17 @@ def folds(rng: np.random.Generator, colour: Colour) -> Material:
     step, phase = float(rng.uniform(0.05, 0.12)), float(rng.uniform(0, 6))
 
     def paint(p: Pixels) -> np.ndarray:
-        wave = np.sin(p.u * (6.28 / step) + phase + np.sin(p.u * 23 + phase) * 0.8 + 0.3 * p.noise[3])
-        return colour[:, None] * (0.8 + 0.25 * wave)
+        wave = np.sin(p.u * (6.28 / step) + phase + np.sin(p.u * 23 + phase) * 0.8 + 0.3 * p.noise(3))
+        return np.asarray(colour[:, None] * (0.8 + 0.25 * wave))
 
-    return Material(colour, grain=0.05, paint=paint)
+    return Material(colour, grain=0.015, paint=paint)
 
 
 def slats(colour: Colour, *, step: float, depth: float = 0.5) -> Material:
     """A surface of upright bars: a radiator, tongue and groove, a crate."""
 
     def paint(p: Pixels) -> np.ndarray:
-        return colour[:, None] * (1 - depth * _stripe(_edge(p.u / step) * step, step * 0.13, p.size))
+        return np.asarray(colour[:, None] * (1 - depth * _stripe(_edge(p.u / step) * step, step * 0.13, p.size)))
 
     return Material(colour, paint=paint, cloud=0.04, streak=0.04)
 
@@ -396,9 +426,25 @@ def carton(rng: np.random.Generator, colour: Colour, tape: Colour) -> Material:
     def paint(p: Pixels) -> np.ndarray:
         face = _mix(colour, tape, _stripe(np.abs(p.u - at), 0.025, p.size) * 0.8)
         inside = (np.abs(p.u - label[0]) < 0.05) & (np.abs(p.v - label[1]) < 0.035)
-        return _mix(face, np.float32([0.75, 0.75, 0.72]), inside * (0.7 + 0.3 * (np.sin(p.v * 400) > 0)))
+        return _mix(face, rgb(0.75, 0.75, 0.72), inside * (0.7 + 0.3 * (np.sin(p.v * 400) > 0)))
 
-    return Material(colour, cloud=0.05, grain=0.04, stain=0.08, paint=paint)
+    return Material(colour, cloud=0.04, grain=0.02, stain=0.08, paint=paint)
+
+
+def leaf(colour: Colour, *, width: float) -> Material:
+    """A leaf of that width with a pale midrib and veins that slant away from it."""
+
+    def paint(p: Pixels) -> np.ndarray:
+        across = np.abs(p.u - width / 2)
+        rib = _stripe(across, 0.003, p.size)
+        veins = _stripe(_edge((p.v - across * 0.9) / 0.028) * 0.028, 0.0025, p.size)
+        return _mix(
+            colour * np.float32(1.6) + 0.02,
+            colour[:, None] * (0.75 + 0.5 * across * (2 / width)),
+            1 - 0.7 * rib - 0.25 * veins,
+        )
+
+    return Material(colour, cloud=0.06, paint=paint, gloss=0.25)
 
 
 def balls(rng: np.random.Generator, colour: Colour, other: Colour, *, radius: float) -> Material:
@@ -413,7 +459,7 @@ def balls(rng: np.random.Generator, colour: Colour, other: Colour, *, radius: fl
 
 def picture(image: np.ndarray, *, width: float, height: float, glow: float = 0.0) -> Material:
     """A drawn picture, uint8 h x w x 3, stretched over ``width`` x ``height`` metres."""
-    rows, columns = image.shape[:2]
+    columns = image.shape[1]
     pyramid = [image]
     while min(pyramid[-1].shape[:2]) > 8:
         pyramid.append(cv2.resize(pyramid[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
@@ -427,5 +473,4 @@ def picture(image: np.ndarray, *, width: float, height: float, glow: float = 0.0
         found = look_up(level, x.astype(np.float32), y.astype(np.float32))
         return (found.T * np.float32(1 / 255)) ** np.float32(2.2)
 
-    del rows
-    return Material(np.float32([0.5, 0.5, 0.5]), cloud=0.0, grain=0.0, stain=0.0, paint=paint, glow=glow)
+    return Material(rgb(0.5, 0.5, 0.5), cloud=0.0, grain=0.0, stain=0.0, paint=paint, glow=glow)

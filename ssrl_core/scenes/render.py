@@ -15,9 +15,10 @@ import numpy as np
 
 from ..types import Intrinsics
 from .geometry import Ball, Cone, Shapes
-from .materials import Pixels, noise
+from .materials import TILE, Pixels, look_up, noise, noise_tile
 
 _NEAR = 0.05
+_CORNERS = np.array([(x, y, z) for z in (-1.0, 1.0) for y in (-1.0, 1.0) for x in (-1.0, 1.0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,8 @@ class _Faces:
     round: np.ndarray
 
 
-def look_at(position: np.ndarray, *, yaw: float, pitch: float, roll: float) -> np.ndarray:
+def look_at(*, yaw: float, pitch: float, roll: float) -> np.ndarray:
     """The axes of a camera that looks along +y, turned by ``yaw`` to the left, tilted down by ``pitch``."""
-    del position
     forward = np.array([-math.sin(yaw) * math.cos(pitch), math.cos(yaw) * math.cos(pitch), -math.sin(pitch)])
     right = np.array([math.cos(yaw), math.sin(yaw), 0.0])
     down = np.cross(forward, right)
@@ -84,7 +84,7 @@ def look_at(position: np.ndarray, *, yaw: float, pitch: float, roll: float) -> n
     return np.stack([c * right + s * down, c * down - s * right, forward])
 
 
-def render(
+def draw(
     shapes: Shapes, camera: Camera, *, room: tuple[float, float, float], lighting: Lighting, look: Look
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour (uint8, H x W x 3) and depth along the optical axis (float32, H x W, metres).
@@ -170,26 +170,36 @@ class _Raster:
         """The rays of a window, 3 x h x w, float64."""
         return np.asarray(self.rows[:, window[0], None] + self.columns[:, None, window[1]])
 
-    def window(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounding rectangles (left, right, top, bottom) of corners, ... x n x 3, and whether any of it is seen."""
+    def window(self, corners: np.ndarray, *, flat: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Bounding rectangles (left, right, top, bottom), whole numbers, and whether any of them is seen.
+
+        ``corners`` are ... x n x 3; of a flat face, in the order in which its edges join them. What is not flat and
+        reaches behind the camera has the whole picture as its rectangle.
+        """
         at = (corners - self.camera.position) @ self.camera.axes.T
+        following = np.roll(at, -1, axis=-2)
+        ahead = at[..., 2] > _NEAR
+        cut = ahead != (following[..., 2] > _NEAR)
         k = self.camera.intrinsics
-        z = at[..., 2]
         with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = k.fx * at[..., 0] / z + k.cx, k.fy * at[..., 1] / z + k.cy
-        crossing = z.min(axis=-1) < _NEAR
-        bounds = np.stack([x.min(-1), x.max(-1), y.min(-1), y.max(-1)], axis=-1)
-        limits = np.array([self.camera.width, self.camera.width, self.camera.height, self.camera.height])
-        bounds = np.where(crossing[..., None], [-1, limits[0], -1, limits[2]], bounds)
-        rectangle = np.clip(np.floor(bounds) + [0, 2, 0, 2], 0, limits).astype(int)
-        seen = (z.max(axis=-1) > _NEAR) & (rectangle[..., 0] < rectangle[..., 1]) & (rectangle[..., 2] < rectangle[..., 3])
-        return rectangle, seen
+            share = (_NEAR - at[..., 2:]) / (following[..., 2:] - at[..., 2:])
+            at = np.concatenate([at, at + share * (following - at)], axis=-2)
+            x, y = k.fx * at[..., 0] / at[..., 2] + k.cx, k.fy * at[..., 1] / at[..., 2] + k.cy
+        valid = np.concatenate([ahead, cut], axis=-1)
+        low = np.stack([np.where(valid, p, np.inf).min(-1) for p in (x, y)], axis=-1)
+        high = np.stack([np.where(valid, p, -np.inf).max(-1) for p in (x, y)], axis=-1)
+        if not flat and cut.any():
+            low, high = low - np.inf, high + np.inf
+        limits = np.array([self.camera.width, self.camera.height])
+        first = np.clip(np.floor(low), 0, limits).astype(int)
+        last = np.clip(np.floor(high) + 2, 0, limits).astype(int)
+        return np.stack([first, last], axis=-1).reshape(*first.shape[:-1], 4), (first < last).all(axis=-1)
 
     def draw_faces(self, faces: _Faces) -> None:
         offset = faces.origin - self.camera.position
         distance = np.einsum("ij,ij->i", faces.normal, offset)
         a, b = faces.along * faces.size[:, :1], faces.up * faces.size[:, 1:]
-        rectangles, seen = self.window(faces.origin[:, None] + np.stack([a * 0, a, b, a + b], axis=1))
+        rectangles, seen = self.window(faces.origin[:, None] + np.stack([a * 0, a, a + b, b], axis=1), flat=True)
         seen &= np.abs(distance) > 1e-6
         chosen = np.flatnonzero(seen)
         # u and v times inverse depth, and what is left to the far edges, are affine too: columns plus rows.
@@ -200,27 +210,34 @@ class _Raster:
         # The chosen forms as columns and negated rows; sums of a handful of products, the same on every run.
         across = np.einsum("qfi,iw->qfw", forms, self.columns).astype(np.float32)
         downwards = np.einsum("qfi,ih->qfh", forms, self.rows).astype(np.float32)
-        for k, number in enumerate(chosen):
+        beneath = -downwards
+        # From near to far, so that most hidden faces are done after one comparison.
+        middle = offset[chosen] + (a[chosen] + b[chosen]) / 2
+        for k in np.argsort(np.einsum("ij,ij->i", middle, middle), kind="stable"):
+            number = chosen[k]
             left, right, top, bottom = rectangles[number]
             x, y = across[k, :, left:right], downwards[k, :, top:bottom, None]
             near = x[0] + y[0]
             nearest, shown = self.nearness[top:bottom, left:right], self.shown[top:bottom, left:right]
             inside = near > nearest
+            if not inside.any():
+                continue
             if faces.round[number]:
                 du, dv = x[1] - x[2] + (y[1] - y[2]), x[3] - x[4] + (y[3] - y[4])
                 width, height = faces.size[number].astype(np.float32)
                 inside &= (du / width) ** 2 + (dv / height) ** 2 <= near**2
             else:
+                least = beneath[k, :, top:bottom, None]
                 for form in range(1, 5):
-                    inside &= x[form] >= -y[form]
+                    inside &= x[form] >= least[form]
             np.copyto(nearest, near, where=inside)
             np.copyto(shown, number, where=inside)
 
     def draw_ball(self, ball: Ball, number: int) -> None:
         r = ball.radius
         centre = np.array(ball.centre)
-        spread = np.array([(i, j, k) for i in (-r, r) for j in (-r, r) for k in (-r, r)])
-        rectangle, seen = self.window(centre + spread)
+        spread = _CORNERS * r
+        rectangle, seen = self.window(centre + spread, flat=False)
         if not seen:
             return
         window = np.s_[rectangle[2] : rectangle[3], rectangle[0] : rectangle[1]]
@@ -238,8 +255,8 @@ class _Raster:
     def draw_cone(self, cone: Cone, number: int) -> None:
         r = max(cone.radius, cone.top_radius)
         base = np.array(cone.base)
-        spread = np.array([(i, j, k) for i in (-r, r) for j in (-r, r) for k in (0, cone.height)])
-        rectangle, seen = self.window(base + spread)
+        spread = _CORNERS * (r, r, cone.height / 2) + (0, 0, cone.height / 2)
+        rectangle, seen = self.window(base + spread, flat=False)
         if not seen:
             return
         window = np.s_[rectangle[2] : rectangle[3], rectangle[0] : rectangle[1]]
@@ -267,7 +284,12 @@ class _Raster:
         self._keep(window, lid, on_lid, number, (still, still, still + 1, lx, ly))
 
     def _keep(
-        self, window: tuple[slice, slice], depth: np.ndarray, inside: np.ndarray, number: int, data: tuple[np.ndarray, ...]
+        self,
+        window: tuple[slice, slice],
+        depth: np.ndarray,
+        inside: np.ndarray,
+        number: int,
+        data: tuple[np.ndarray, ...],
     ) -> None:
         with np.errstate(divide="ignore", invalid="ignore"):
             near = (1 / depth).astype(np.float32)
@@ -283,7 +305,7 @@ def _shade(
     lighting: Lighting,
 ) -> np.ndarray:  # fmt: skip
     """Linear colour, 3 x H x W float32."""
-    shape, shown = depth.shape, raster.shown
+    shown = raster.shown
     cones, balls = shapes.cones, shapes.balls
     eye = raster.camera.position.astype(np.float32)
     ray = raster.rays().astype(np.float32)
@@ -293,14 +315,12 @@ def _shade(
     count = len(cones) + len(balls)
     pad = np.zeros((count, 3))
     normals = np.concatenate([faces.normal, pad]).astype(np.float32).T.copy()
-    forms = [
-        np.concatenate([edge, pad]).astype(np.float32).T.copy() for edge in (faces.along, faces.up)
-    ]
+    forms = [np.concatenate([edge, pad]).astype(np.float32).T.copy() for edge in (faces.along, faces.up)]
     origins = np.concatenate([faces.origin, pad])
     starts = [np.einsum("ij,ji->i", origins, form).astype(np.float32) for form in forms]
-    material_of = np.concatenate(
-        [faces.material, [c.material for c in cones], [b.material for b in balls]]
-    ).astype(np.int32)
+    material_of = np.concatenate([faces.material, [c.material for c in cones], [b.material for b in balls]]).astype(
+        np.int32
+    )
 
     normal = np.stack([n.take(shown) for n in normals])
     u, v = (sum(at[k] * form[k].take(shown) for k in range(3)) - start.take(shown)
@@ -320,19 +340,19 @@ def _shade(
     size = depth / np.float32(raster.camera.intrinsics.fx) / np.sqrt(np.maximum(facing, 0.05))
 
     # Every surface has its own piece of the noise, so that no two boards are alike.
-    shift = (shown * np.float32(0.6180339) * 13) % np.float32(8)
-    layers = np.moveaxis(noise(u + shift, v - shift, size), 2, 0).copy()
-    layers[3] = noise(u + shift, v - shift, size, density=22.0)[..., 3]
+    shift = ((np.arange(len(material_of)) * 8.0344) % 8).astype(np.float32).take(shown)
+    layers = np.empty((4, *shown.shape), np.float32)
+    layers[:3] = np.moveaxis(noise(u + shift, v - shift, size, channels=3), 2, 0)
+    layers[3] = noise(u + shift, v - shift, size, density=22.0, channels=-1)
 
     albedo = _paint(shapes, material, u, v, size, layers)
     light = _illuminate(shapes, faces, raster, at, normal, u, v, room=room, lighting=lighting)
     glow = np.array([m.glow for m in shapes.materials], np.float32)
-    glows = glow.take(material)
     gloss = np.array([m.gloss for m in shapes.materials], np.float32)
-    result = albedo * np.where(glows > 0, glows, light)
+    light *= (glow == 0).astype(np.float32).take(material)
+    result = albedo * (light + glow.take(material))
     if gloss.any():
-        result += _highlight(at, normal, ray / length, lighting) * (gloss.take(material) * (light[1] > 0))
-    del shape
+        result += _highlight(at, normal, ray / length, lighting) * gloss.take(material)
     return result
 
 
@@ -347,17 +367,17 @@ def _paint(
     codes = material.reshape(-1).astype(np.uint8 if len(materials) < 256 else np.uint16)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(materials)))
-    fu, fv, fs, fl = u.reshape(-1), v.reshape(-1), size.reshape(-1), layers.reshape(4, -1)
+    fu, fv, fs, noises = u.reshape(-1), v.reshape(-1), size.reshape(-1), layers.reshape(4, -1)
     for number, m in enumerate(materials):
         start, end = (ends[number - 1] if number else 0), ends[number]
         if m.paint is not None and start < end:
             where = order[start:end]
-            flat[:, where] = m.paint(Pixels(fu[where], fv[where], fs[where], fl[:, where]))
+            flat[:, where] = m.paint(Pixels(fu[where], fv[where], fs[where], where, noises))
     shade = np.ones_like(u)
     for layer, name in zip(layers, ("cloud", "grain", "streak", "stain"), strict=True):
         amounts = np.array([getattr(m, name) for m in materials], np.float32)
         shade += layer * amounts.take(material)
-    return albedo * np.maximum(shade, 0.2)
+    return np.asarray(albedo * np.maximum(shade, 0.2))
 
 
 def _illuminate(
@@ -369,22 +389,9 @@ def _illuminate(
     for axis in range(3):
         to_wall = np.minimum(at[axis], np.float32(room[axis]) - at[axis]) * np.float32(1 / 0.22)
         corner *= 1 - 0.42 / (1 + np.maximum(to_wall, 0) ** 2) * (1 - np.abs(normal[axis]))
-    lamp_share = np.ones_like(corner)
-    sun_share = np.ones_like(corner)
-    for face, shadows in _shadows(shapes, faces, raster, room=room, lighting=lighting):
-        where = np.flatnonzero(raster.shown.reshape(-1) == face)
-        if not len(where):
-            continue
-        rows, columns = shadows.shape[:2]
-        width, height = faces.size[face]
-        x = u.reshape(-1)[where] * np.float32(columns / width) - 0.5
-        y = v.reshape(-1)[where] * np.float32(rows / height) - 0.5
-        from .materials import look_up
-
-        found = look_up(shadows, x, y).astype(np.float32) * np.float32(1 / 255)
-        corner.reshape(-1)[where] *= 1 - 0.6 * found[:, 0]
-        lamp_share.reshape(-1)[where] *= 1 - 0.8 * found[:, 1]
-        sun_share.reshape(-1)[where] *= 1 - 0.95 * found[:, 2]
+    shadows = _look_up_shadows(_shadows(shapes, faces, raster, lighting), faces, raster, u, v)
+    corner *= 1 - np.float32(0.6) * shadows[0]
+    lamp_share, sun_share = 1 - np.float32(0.8) * shadows[1], 1 - np.float32(0.95) * shadows[2]
 
     to_lamp = lighting.lamp.astype(np.float32)[:, None, None] - at
     squared = to_lamp[0] ** 2 + to_lamp[1] ** 2 + to_lamp[2] ** 2
@@ -397,7 +404,7 @@ def _illuminate(
     light += lighting.lamp_colour.astype(np.float32)[:, None, None] * direct
     if lighting.sun is not None and lighting.window is not None:
         light += lighting.sun_colour.astype(np.float32)[:, None, None] * (_sunlit(at, normal, lighting) * sun_share)
-    return light
+    return np.asarray(light)
 
 
 def _sunlit(at: np.ndarray, normal: np.ndarray, lighting: Lighting) -> np.ndarray:
@@ -428,27 +435,41 @@ def _highlight(at: np.ndarray, normal: np.ndarray, ray: np.ndarray, lighting: Li
     shine = np.maximum(normal[0] * half[0] + normal[1] * half[1] + normal[2] * half[2], 0)
     for _ in range(5):
         shine *= shine
-    return lighting.lamp_colour.astype(np.float32)[:, None, None] * shine * np.float32(0.5)
+    return np.asarray(lighting.lamp_colour.astype(np.float32)[:, None, None] * (shine * np.float32(0.5)))
 
 
-def _shadows(
-    shapes: Shapes, faces: _Faces, raster: _Raster, *, room: tuple[float, float, float], lighting: Lighting
-) -> list[tuple[int, np.ndarray]]:
+def _look_up_shadows(
+    maps: list[tuple[int, np.ndarray]], faces: _Faces, raster: _Raster, u: np.ndarray, v: np.ndarray
+) -> list[np.ndarray]:
+    """Closeness, lamp and sun shadow of each pixel, in [0, 1], H x W each."""
+    # All maps lie in one picture below each other, with repeated borders; its first rows are empty, for other faces.
+    rows, widest = 4, max((m.shape[1] for _, m in maps), default=1) + 2
+    atlas = [np.zeros((rows, widest, 3), np.uint8)]
+    forms = np.zeros((4, int(raster.shown.max()) + 1), np.float32)
+    for face, shadow in maps:
+        height, width = shadow.shape[:2]
+        forms[:, face] = width / faces.size[face, 0], 0.5, height / faces.size[face, 1], rows + 0.5
+        atlas.append(cv2.copyMakeBorder(shadow, 1, 1, 1, widest - width - 1, cv2.BORDER_REPLICATE))
+        rows += height + 2
+    scale_u, start_u, scale_v, start_v = (form.take(raster.shown) for form in forms)
+    found = look_up(np.concatenate(atlas), u * scale_u + start_u, v * scale_v + start_v)
+    return [channel * np.float32(1 / 255) for channel in cv2.split(found)]
+
+
+def _shadows(shapes: Shapes, faces: _Faces, raster: _Raster, lighting: Lighting) -> list[tuple[int, np.ndarray]]:
     """For each face that receives shadows: its number and a map, rows along v, of (closeness, lamp, sun), uint8."""
     casters = _casters(shapes)
     if not len(casters):
         return []
     low, high = casters[:, :, 2].min(1), casters[:, :, 2].max(1)
     result = []
-    receivers = [(face, True) for face in range(5)]
-    tops = np.flatnonzero((faces.normal[:, 2] > 0.99) & (faces.size.min(1) > 0.2))
-    receivers += [(int(face), False) for face in tops if face >= 5 and faces.origin[face, 2] > 0.25]
-    for face, is_room in receivers:
-        if not (raster.shown == face).any():
-            continue
+    seen = np.bincount(raster.shown.reshape(-1), minlength=len(faces.material))[: len(faces.material)]
+    is_top = (faces.normal[:, 2] > 0.99) & (faces.size.min(1) > 0.2) & (faces.origin[:, 2] > 0.25)
+    is_top[:5] = True
+    for face in np.flatnonzero(is_top & (seen > raster.shown.size // 500)).tolist():
+        is_room = face < 5
         origin, normal, (width, height) = faces.origin[face], faces.normal[face], faces.size[face]
-        density = 40.0 if is_room else 90.0
-        density = min(density, 300 / width, 300 / height)
+        density = min(28.0, 180 / width, 180 / height) if is_room else min(70.0, 100 / max(width, height))
         columns, rows = max(4, round(width * density)), max(4, round(height * density))
         relative = casters - origin
         local = np.stack([relative @ faces.along[face], relative @ faces.up[face], relative @ normal], axis=2)
@@ -460,8 +481,11 @@ def _shadows(
         scale = np.array([columns / width, rows / height])
         touching = ahead & (away < 0.3) & reach_u & reach_v
         if not is_room:
-            touching &= (away < 0.05)
-        for k in np.flatnonzero(touching):
+            touching &= away < 0.05
+        touches = np.flatnonzero(touching)
+        if not is_room and not len(touches):
+            continue
+        for k in touches:
             _fill(maps[0], local[k, :, :2] * scale - 0.5, 255 if away[k] < 0.1 else 130)
         maps[0] = _soften(maps[0], (0.10 if is_room else 0.03) * density)
         lamp = np.array([(lighting.lamp - origin) @ e for e in (faces.along[face], faces.up[face], normal)])
@@ -522,7 +546,11 @@ def _fill(plane: np.ndarray, points: np.ndarray, value: int) -> None:
 
 
 def _soften(plane: np.ndarray, sigma: float) -> np.ndarray:
-    return np.asarray(cv2.GaussianBlur(plane, (0, 0), max(sigma, 0.5)))
+    # Two running means come close to a bell, at a cost that does not depend on its width.
+    side = max(1, round(sigma * 1.7)) | 1
+    if side > 1:
+        plane = cv2.blur(cv2.blur(plane, (side, side)), (side, side))
+    return plane
 
 
 _CURVE = np.round(255 * (np.arange(4096) / 4095.0) ** (1 / 2.2)).astype(np.uint8)
@@ -548,20 +576,18 @@ def _develop(colour: np.ndarray, shown: np.ndarray, look: Look) -> np.ndarray:
     edge[1:] |= shown[1:] != shown[:-1]
     edge[:, :-1] |= edge[:, 1:]
     edge[:-1] |= edge[1:]
-    smooth = cv2.GaussianBlur(picture, (3, 3), 0.85)
+    smooth = cv2.GaussianBlur(picture, (5, 5), 0.95)
     picture = cv2.GaussianBlur(picture, (3, 3), 0.45)
     cv2.copyTo(smooth, edge, picture)
-    grain = _sensor_noise(rows, columns, look.grain_offset)
-    return np.clip(picture + grain * np.float32(look.grain) + np.float32(0.5), 0, 255).astype(np.uint8)
+    grain = (_sensor_noise(rows, columns, look.grain_offset) * np.float32(look.grain)).round().astype(np.int16)
+    return cv2.add(picture, grain, dtype=cv2.CV_8U)
 
 
 def _sensor_noise(rows: int, columns: int, offset: tuple[int, int]) -> np.ndarray:
     """Noise of unit variance, rows x columns x 3, cut out of the constant tile of fine grain."""
-    from .materials import TILE, noise_tile
-
-    tile = noise_tile()[:TILE, :TILE, 1].astype(np.float32)
+    tile = noise_tile()[:TILE, :TILE, 1]
     y = (np.arange(rows) + offset[0]) % TILE
     x = (np.arange(columns) + offset[1]) % TILE
-    grey = (tile[y[:, None], x] - 128) * np.float32(1 / 40)
-    chroma = grey[::-1, ::-1]
-    return np.stack([grey + 0.4 * chroma, grey, grey - 0.4 * chroma], axis=2)
+    grey = (tile[y].take(x, axis=1).astype(np.float32) - 128) * np.float32(1 / 40)
+    chroma = grey[::-1, ::-1] * np.float32(0.4)
+    return cv2.merge([grey + chroma, grey, grey - chroma])

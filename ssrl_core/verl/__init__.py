@@ -1,10 +1,10 @@
 """Everything that knows verl (0.9.1). Nothing outside this package imports it.
 
-    dataset    a mix as verl's RL dataset and as its SFT dataset; images are rendered where they are needed
-    reward     verl's custom reward function: the plugins' verifiers
-    launch     a recipe (YAML in verl's own terms, plus the mix) -> verl's command line, checked before it starts
-    workers    what verl imports in its workers: our rollout and, without an accelerator, our engines
-    platform   verl's platform for a machine without an accelerator
-    rollout    a rollout replica on transformers, for such a machine
-    sampler    verl's replay buffer, polled more often
+dataset    a mix as verl's RL dataset and as its SFT dataset; images are rendered where they are needed
+reward     verl's custom reward function: the plugins' verifiers
+launch     a recipe (YAML in verl's own terms, plus the mix) -> verl's command line, checked before it starts
+workers    what verl imports in its workers: our rollout and, without an accelerator, our engines
+platform   verl's platform for a machine without an accelerator
+rollout    a rollout replica on transformers, for such a machine
+sampler    verl's replay buffer, polled more often
 """

@@ -136,7 +136,8 @@ class MixSFTDataset(MultiTurnSFTDataset):
         from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
 
         self.dataframe = _LazyRows(open_mix(self.parquet_files), completion=self.completion)
-        self.messages = range(min(len(self.dataframe), self.max_samples) if self.max_samples > 0 else len(self.dataframe))
+        length = len(self.dataframe)
+        self.messages = range(min(length, self.max_samples) if self.max_samples > 0 else length)
         self.tools = self.enable_thinking = None
         self.system_prompt, self.generation_prompt = extract_system_prompt_and_generation(
             self.tokenizer, **self.apply_chat_template_kwargs

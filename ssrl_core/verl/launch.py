@@ -64,7 +64,8 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     Args:
         stage: ``"sft"`` for the cold start, ``"grpo"`` for reinforcement learning.
         recipe: a YAML file.
-        overrides: in Hydra's grammar, e.g. ``trainer.total_training_steps=10``.
+        overrides: in Hydra's grammar, e.g. ``trainer.total_training_steps=10``; ``mix=FILE`` takes another mix,
+            relative to the working directory.
         device: ``"cuda"`` or ``"cpu"``; what torch finds where absent.
 
     Raises:
@@ -74,6 +75,9 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     _require_verl()
     content = read_recipe(Path(recipe))
     mix_path = content.pop("mix")
+    for override in [given for given in overrides if given.startswith("mix=")]:
+        mix_path = str(Path(override.removeprefix("mix=")).resolve())
+    overrides = [given for given in overrides if not given.startswith("mix=")]
     preflight(mix_path)
     device = device or _device()
     layer = _merge(_defaults(stage, mix_path, name=Path(recipe).stem), _on_cpu(stage) if device == "cpu" else {})
@@ -87,7 +91,8 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     if stage == "sft":
         processes = config["trainer"]["n_gpus_per_node"]
         entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *entry]
-    env = {"VERL_FILE_LOGGER_PATH": str(_fresh(folder / "metrics.jsonl")), "TENSORBOARD_DIR": str(folder / "tensorboard")}
+    env = {"VERL_FILE_LOGGER_PATH": str(_fresh(folder / "metrics.jsonl"))}
+    env["TENSORBOARD_DIR"] = str(folder / "tensorboard")
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":
@@ -213,6 +218,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     }
     engine = {"strategy": "fsdp2", "use_torch_compile": False, "mixed_precision": {"param_dtype": "fp32"}}
     trainer = {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1}
+    sampler = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
     if stage == "sft":
         return {
             "data": {"num_workers": 0, "use_dynamic_bsz": False},
@@ -232,8 +238,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
         # With verl's eight storage units a machine with few logical CPUs waits for ever, without a word.
         "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
         "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
-        "trainer": trainer
-        | {"v1": {"sampler": {"custom_sampler": {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}}}},
+        "trainer": {**trainer, "v1": {"sampler": {"custom_sampler": sampler}}},
     }
 
 

@@ -1,0 +1,175 @@
+"""The whole way on a CPU: a tiny model, its cold start, GRPO on all five tasks through verl, and a report.
+
+    python examples/demo/demo.py [--seed 1] [--out runs/demo]
+
+Everything it does can be done with ``ssrl tiny-model``, ``ssrl sft`` and ``ssrl train``; it only measures in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+
+import yaml
+from report import RolloutRates, write_report
+from rich.console import Console
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from ssrl_core.errors import SSRLError
+from ssrl_core.evaluate import Answered, Summary, evaluate, summarize
+from ssrl_core.mix import Mix, load_mix
+from ssrl_core.tiny import build_tiny_model
+from ssrl_core.verl.launch import Launch, prepare, run
+from ssrl_core.verl.progress import StepLine
+
+HERE = Path(__file__).parent
+LONGEST_COMPLETION = 24
+console = Console(highlight=False)
+
+
+def main() -> None:
+    """Run the demonstration and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1, help="of the weights, the data and the sampling")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything that is written")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    disable_progress_bar()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+
+    mix_file = out / "mix.yaml"
+    content = yaml.safe_load((HERE / "mix.yaml").read_text())
+    mix_file.write_text(yaml.safe_dump(content | {"seed": arguments.seed}, sort_keys=False))
+    heldout = load_mix(mix_file, split="heldout")
+
+    say("1/6", "a tiny model with random weights")
+    completion = yaml.safe_load((HERE / "sft.yaml").read_text())["data"]["completion"].format(truth="1")
+    parameters = build_tiny_model(load_mix(mix_file), out / "model", seed=arguments.seed, completion=completion)
+    console.print(f"      {parameters / 1e6:.2f} million parameters -> {out / 'model'}")
+
+    say("2/6", "held-out accuracy before any training")
+    before = measure(out / "model", heldout)
+
+    say("3/6", "cold start: verl's SFT trainer")
+    folder = out / "sft"
+    launch = prepare(
+        "sft",
+        HERE / "sft.yaml",
+        [f"mix={mix_file}", f"model.path={out / 'model'}", f"trainer.default_local_dir={folder}"],
+    )
+    train(launch)
+    cold = folder / f"global_step_{launch.steps}" / "huggingface"
+
+    say("4/6", "held-out accuracy after the cold start")
+    middle = measure(cold, heldout)
+
+    say("5/6", "GRPO: verl's PPO trainer on Ray (the first step comes after half a minute or so of start-up)")
+    folder = out / "grpo"
+    rollouts = folder / "rollouts"
+    launch = prepare(
+        "grpo",
+        HERE / "grpo.yaml",
+        [
+            f"mix={mix_file}",
+            f"actor_rollout_ref.model.path={cold}",
+            f"actor_rollout_ref.rollout.seed={arguments.seed}",
+            f"trainer.default_local_dir={folder}",
+            f"trainer.rollout_data_dir={rollouts}",
+        ],
+    )
+    train(launch)
+
+    say("6/6", "held-out accuracy after GRPO")
+    final = folder / f"global_step_{launch.steps}" / "actor" / "huggingface"
+    after = measure(final, heldout)
+
+    summaries = {"before": summarize(before), "cold start": summarize(middle), "GRPO": summarize(after)}
+    rates = [RolloutRates.read(rollouts / f"{step}.jsonl", step) for step in range(1, (launch.steps or 0) + 1)]
+    console.print(table(summaries))
+    console.print(rewards(rates))
+    minutes = (time.monotonic() - begin) / 60
+    write_report(out / "report.html", summaries, rates, sft_losses(out / "sft"), after, minutes=minutes)
+    results = {
+        "seed": arguments.seed,
+        "minutes": round(minutes, 2),
+        "heldout": {stage: {task: asdict(s) for task, s in tasks.items()} for stage, tasks in summaries.items()},
+        "rollouts": [asdict(rate) for rate in rates],
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    console.print(f"{minutes:.1f} minutes. Look at {out / 'report.html'}")
+
+
+def say(number: str, what: str) -> None:
+    """A headline."""
+    console.print(f"\n[bold]{number}  {what}[/bold]")
+
+
+def measure(model: Path, heldout: Mix) -> list[Answered]:
+    """Greedy answers to all held-out examples."""
+    with console.status("") as status:
+        return evaluate(
+            str(model),
+            heldout,
+            count=len(heldout),
+            max_new_tokens=LONGEST_COMPLETION,
+            on_batch=lambda done: status.update(f"{done} of {len(heldout)}"),
+        )
+
+
+def train(launch: Launch) -> None:
+    """Run verl; a line a step."""
+    code = run(launch, on_step=StepLine(launch.steps))
+    if code:
+        tail = (launch.folder / "log.txt").read_text(errors="replace").splitlines()[-30:]
+        raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {launch.folder / 'log.txt'}"]))
+
+
+def table(summaries: dict[str, dict[str, Summary]]) -> Table:
+    """Held-out accuracy and format rate by task and stage."""
+    result = Table(title="Held-out accuracy (share of completions with the required form)")
+    result.add_column("task")
+    result.add_column("samples", justify="right")
+    result.add_column("chance", justify="right")
+    for stage in summaries:
+        result.add_column(stage, justify="right")
+    for task, first in summaries["before"].items():
+        cells = [f"{tasks[task].acc:.2f} ({tasks[task].format:.2f})" for tasks in summaries.values()]
+        result.add_row(task, str(first.count), f"{first.chance:.2f}", *cells)
+    cells = [
+        f"{mean(s.acc for s in tasks.values()):.2f} ({mean(s.format for s in tasks.values()):.2f})"
+        for tasks in summaries.values()
+    ]
+    chance = mean(s.chance for s in summaries["before"].values())
+    result.add_row("mean", "", f"{chance:.2f}", *cells, style="bold")
+    return result
+
+
+def rewards(rates: list[RolloutRates]) -> str:
+    """Reward at the beginning and the end of GRPO, and what carried it."""
+
+    def line(name: str, part: list[RolloutRates]) -> str:
+        values = (mean(getattr(rate, key) for rate in part) for key in ("reward", "acc", "format"))
+        return "{}: reward {:.3f} = accuracy {:.3f} x 0.9 + form {:.3f} x 0.1".format(name, *values)
+
+    return f"{line('first 3 steps', rates[:3])}\n{line('last 3 steps ', rates[-3:])}"
+
+
+def sft_losses(folder: Path) -> list[float]:
+    """The loss of every supervised step."""
+    newest = max(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime)
+    records = (json.loads(line)["data"] for line in newest.read_text().splitlines())
+    return [record["train/loss"] for record in records if "train/loss" in record]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SSRLError as err:
+        sys.exit(f"demo: {err}")

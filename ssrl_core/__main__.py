@@ -1,0 +1,5 @@
+"""``python -m ssrl_core`` is ``ssrl``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,91 @@
+"""Plugins for the tests: installed as real distributions, in folders that are put on the path."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ssrl_core import plugins, sources
+
+FIXTURES = Path(__file__).parent / "fixtures"
+KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
+
+
+def write_distribution(
+    folder: Path, name: str, *, entry_points: dict[str, dict[str, str]], version: str = "0.1", code: str | None = None
+) -> Path:
+    """A distribution as an installer would leave it: metadata, and a module of the same name where code is given."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: of the tests\n")
+    groups = (f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in eps.items()) for group, eps in entry_points.items())
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    if code is not None:
+        (folder / f"{name.replace('-', '_')}.py").write_text(code)
+    return folder
+
+
+def write_probe(folder: Path) -> Path:
+    """The probe plugin of ``fixtures`` as a distribution."""
+    write_distribution(
+        folder,
+        "ssrl-plugin-probe",
+        entry_points={
+            "ssrl": {"probe": "ssrl_plugin_probe:probe", "probe_blind": "ssrl_plugin_probe:probe_blind"},
+            "ssrl.sources": {"blank": "ssrl_plugin_probe:blank"},
+        },
+    )
+    shutil.copy(FIXTURES / "ssrl_plugin_probe.py", folder)
+    return folder
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A function that installs a distribution for one test; see ``write_distribution``."""
+    count = iter(range(1000))
+    modules = set(sys.modules)
+
+    def install(name: str, **facts: object) -> None:
+        folder = write_distribution(tmp_path / f"site{next(count)}", name, **facts)  # type: ignore[arg-type]
+        monkeypatch.syspath_prepend(str(folder))
+        forget_plugins()
+
+    yield install
+    for module in set(sys.modules) - modules:
+        if module.startswith("ssrl_plugin_"):
+            del sys.modules[module]
+    forget_plugins()
+
+
+@pytest.fixture
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which the probe plugin is installed for one test."""
+    folder = write_probe(tmp_path / "probe-site")
+    monkeypatch.syspath_prepend(str(folder))
+    forget_plugins()
+    yield folder
+    sys.modules.pop("ssrl_plugin_probe", None)
+    forget_plugins()
+
+
+def forget_plugins() -> None:
+    """Make the process look at the installed distributions anew."""
+    plugins.load_task.cache_clear()
+    plugins.load_source_hooks.cache_clear()
+    sources.open_source.cache_clear()
+
+
+@pytest.fixture
+def write_mix(tmp_path: Path) -> Callable[[str], Path]:
+    """A function that writes the text of a mix into a file."""
+
+    def write(text: str, name: str = "mix.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,106 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def ssrl(*arguments, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "ssrl_core", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+    )
+
+
+def test_list_names_every_task_with_its_distribution():
+    rows = json.loads(ssrl("list", "--json").stdout)
+    assert {row["task"]: row["distribution"] for row in rows}.items() >= {
+        ("shuffled_patches", "ssrl-plugin-shuffled-patches"),
+        ("flipped_patch", "ssrl-plugin-flipped-patch"),
+        ("cropped_patch", "ssrl-plugin-cropped-patch"),
+        ("depth_ordering", "ssrl-plugin-depth-ordering"),
+        ("relative_position", "ssrl-plugin-relative-position"),
+    }
+    assert "shuffled_patches" in ssrl("list").stdout
+
+
+def test_show_gives_levels_options_a_prompt_and_its_answer():
+    facts = json.loads(ssrl("show", "shuffled_patches", "--json").stdout)
+    assert {"1", "2", "paper"} <= set(facts["levels"])
+    assert facts["options"]["partial_credit"]["default"] is False
+    assert facts["prompt"].count("<image>") == 1
+    text = ssrl("show", "shuffled_patches").stdout
+    assert facts["truth"] in text and "partial_credit" in text
+
+
+def test_show_of_an_unknown_task_is_an_explanation_not_a_traceback():
+    result = ssrl("show", "shuffled_patch")
+    assert result.returncode == 2
+    assert "Did you mean 'shuffled_patches'?" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_preview_writes_one_page_that_holds_everything(write_mix, tmp_path):
+    mix = write_mix("size: 112\ntasks: {flipped_patch: , cropped_patch: }")
+    page = tmp_path / "page.html"
+    result = ssrl("preview", mix, "-n", 6, "-o", page)
+    assert result.returncode == 0, result.stderr
+    html = page.read_text()
+    assert html.count("<article") == 6
+    assert html.count("data:image/jpeg;base64,") == 3 * 1 + 3 * 5
+    assert "http" not in html.replace("http-equiv", "")
+    assert html.count("image_id") == 6
+
+
+def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
+    result = ssrl("preview", write_mix("tasks: {flipped_patch: {level: 17}}"))
+    assert result.returncode == 2
+    assert "not a level of this task" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "complaints"),
+    [
+        ("trainer: {}", [], ["the key 'mix' is missing"]),
+        ("mix: none.yaml", [], ["cannot read the mix"]),
+        (
+            "mix: mix.yaml\ntrainer: {total_trainin_steps: 3}",
+            [],
+            ["total_trainin_steps", "Did you mean 'total_training_steps'"],
+        ),
+        ("mix: mix.yaml\nactor_rollout_ref: {rollout: {m: 4}}", [], ["actor_rollout_ref.rollout.m"]),
+        ("mix: mix.yaml", ["trainer.no_such_setting=1"], ["no_such_setting"]),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_explained(write_mix, tmp_path, recipe, overrides, complaints):
+    pytest.importorskip("verl", reason="the 'train' extra is not installed")
+    write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
+    path = write_mix(recipe, "recipe.yaml")
+    result = ssrl("train", path, *overrides, "--dry-run")
+    assert result.returncode == 2, result.stdout
+    assert "Traceback" not in result.stderr
+    for complaint in complaints:
+        assert complaint in result.stderr
+
+
+def test_a_dry_run_prints_the_command_and_keeps_the_composed_configuration(write_mix, tmp_path):
+    pytest.importorskip("verl", reason="the 'train' extra is not installed")
+    import yaml
+
+    mix = write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
+    write_mix("trainer: {total_training_steps: 7}", "base.yaml")
+    base = tmp_path / "base.yaml"
+    base.write_text("mix: mix.yaml\ntrainer: {total_training_steps: 7, save_freq: 3}")
+    recipe = write_mix("base: base.yaml\ntrainer: {save_freq: 5}", "recipe.yaml")
+    result = ssrl("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "-m verl.trainer.main_ppo" in result.stdout
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["data"]["train_files"] == str(mix)
+    assert (config["trainer"]["total_training_steps"], config["trainer"]["save_freq"]) == (7, 5)
+    assert config["data"]["note"] == "here"

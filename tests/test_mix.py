@@ -1,0 +1,234 @@
+import json
+import pickle
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ssrl_core.errors import MixError, SourceError, SSRLError, UnknownPlugin
+from ssrl_core.mix import load_mix
+from ssrl_core.render import render
+from ssrl_core.seeding import generator
+from ssrl_core.types import Recipe
+
+FIVE = """
+source: "synthetic:?width=192&height=144"
+size: 112
+samples: 500
+heldout: {samples: 50}
+tasks:
+  shuffled_patches: {weight: 4}
+  flipped_patch: {weight: 1}
+  cropped_patch: {weight: 2}
+  depth_ordering: {weight: 2}
+  relative_position: {weight: 1, level: {1: 3, 2: 1}}
+"""
+
+
+def digest(example):
+    """Everything of an example that a model or a verifier sees."""
+    pixels = [(image.size, image.tobytes()) for image in example.sample.images]
+    return pixels, example.prompt, example.sample.truth, json.dumps(dict(example.sample.params), sort_keys=True)
+
+
+def test_every_batch_has_the_stated_proportions(write_mix):
+    mix = load_mix(write_mix(FIVE))
+    which = [mix._entries[k].task.name for k in mix._cycle]
+    for start in range(len(mix._cycle)):
+        window = Counter((which * 2)[start : start + 10])
+        assert abs(window["shuffled_patches"] - 4) <= 1
+        assert abs(window["relative_position"] - 1) <= 1
+    assert mix.shares["shuffled_patches"] == pytest.approx(0.4)
+
+
+def test_fractional_weights_keep_their_proportions(write_mix):
+    mix = load_mix(write_mix("tasks: {flipped_patch: {weight: 0.123}, cropped_patch: {weight: 0.877}}"))
+    assert mix.shares["flipped_patch"] == pytest.approx(0.123, abs=1e-4)
+
+
+def test_a_sample_of_a_task_does_not_change_when_another_task_joins(write_mix):
+    alone = load_mix(write_mix("size: 112\ntasks: {flipped_patch: }", "a.yaml"))
+    joined = load_mix(write_mix("size: 112\ntasks: {cropped_patch: {weight: 2}, flipped_patch: {weight: 1}}", "b.yaml"))
+    found = [e for e in (joined[i] for i in range(9)) if e.recipe.task == "flipped_patch"]
+    assert len(found) == 3
+    assert [digest(e) for e in found] == [digest(alone[i]) for i in range(3)]
+
+
+def test_a_recipe_rebuilds_its_sample_in_another_process(write_mix, tmp_path):
+    mix = load_mix(write_mix(FIVE))
+    examples = [mix[i] for i in range(20)]
+    assert {e.recipe.task for e in examples} == set(mix.tasks)
+    (tmp_path / "recipes").write_text("\n".join(e.recipe.to_json() for e in examples))
+    code = """
+import hashlib, sys
+from ssrl_core.plugins import load_task
+from ssrl_core.render import render
+from ssrl_core.types import Recipe
+for line in reversed(open(sys.argv[1]).read().splitlines()):
+    sample = render(Recipe.from_json(line))
+    pixels = b"".join(image.tobytes() for image in sample.images)
+    print(hashlib.sha256(pixels).hexdigest(), sample.truth, repr(load_task(Recipe.from_json(line).task).format_prompt(sample)))
+"""
+    import hashlib
+
+    expected = [
+        f"{hashlib.sha256(b''.join(i.tobytes() for i in e.sample.images)).hexdigest()} {e.sample.truth} "
+        f"{mix.tasks[e.recipe.task].format_prompt(e.sample)!r}"
+        for e in reversed(examples)
+    ]
+    for hash_seed in ("0", "12345"):
+        out = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "recipes")],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
+        )
+        assert out.stdout.splitlines() == expected
+
+
+def test_workers_and_order_do_not_change_the_samples(write_mix):
+    torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
+    from torch.utils.data import DataLoader
+
+    mix = load_mix(write_mix(FIVE))
+    expected = {i: digest(mix[i]) for i in range(15)}
+    for workers in (0, 1, 3):
+        loader = DataLoader(
+            mix, batch_size=None, sampler=list(reversed(range(15))), num_workers=workers, collate_fn=digest
+        )
+        assert dict(zip(reversed(range(15)), loader, strict=True)) == expected
+    assert torch.__version__
+
+
+def test_a_mix_pickles_as_its_file(write_mix):
+    mix = load_mix(write_mix(FIVE), split="heldout")
+    payload = pickle.dumps(mix)
+    assert len(payload) < 1000
+    assert digest(pickle.loads(payload)[7]) == digest(mix[7])
+
+
+def test_the_splits_share_no_image(write_mix):
+    text = "size: 112\nsamples: 60\nheldout: {samples: 60, fraction: 0.3}\ntasks: {flipped_patch: }"
+    path = write_mix(text)
+    train, heldout = (load_mix(path, split=split) for split in ("train", "heldout"))
+    assert not {train[i].recipe.image_id for i in range(60)} & {heldout[i].recipe.image_id for i in range(60)}
+
+
+def test_recipes_survive_json(write_mix):
+    recipe = load_mix(write_mix(FIVE))[3].recipe
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_recipe_of_another_task_version_is_refused(write_mix):
+    recipe = load_mix(write_mix(FIVE))[0].recipe
+    old = json.loads(recipe.to_json()) | {"task_version": "0"}
+    with pytest.raises(SSRLError, match="made by version '0'"):
+        render(Recipe(**old))
+
+
+def test_generators_of_neighbouring_samples_are_unrelated():
+    draws = {
+        tuple(generator(seed, stream=stream, index=index, attempt=attempt).integers(2**62, size=2))
+        for seed in range(5)
+        for stream in ("a/train/task", "a/heldout/task", "b/train/task")
+        for index in range(20)
+        for attempt in range(3)
+    }
+    assert len(draws) == 5 * 3 * 20 * 3
+
+
+def test_generation_leaves_the_global_generators_alone(write_mix):
+    import random
+
+    mix = load_mix(write_mix(FIVE))
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    for index in range(10):
+        mix[index]
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("tasks: {flipped_patch: {wieght: 1}}", ["tasks.flipped_patch.wieght", "Did you mean 'weight'?"]),
+        ("tasks: {flipped_patch: {weight: -1}}", ["tasks.flipped_patch.weight", "-1", "greater than 0"]),
+        ("tasks: {flipped_patch: {weight: .nan}}", ["tasks.flipped_patch.weight", "nan"]),
+        ("tasks: {flipped_patch: {level: 9}}", ["tasks.flipped_patch.level", "'9'", "paper"]),
+        ("tasks: {flipped_patch: {level: {1: 1, 9: 1}}}", ["tasks.flipped_patch.level", "'9'"]),
+        ("tasks: {flipped_patch: {level: {1: -1}}}", ["tasks.flipped_patch.level", "-1"]),
+        ("tasks: {shuffled_patches: {options: {partial: true}}}", ["tasks.shuffled_patches.options", "partial"]),
+        ("tasks: {}", ["tasks", "at least 1"]),
+        ("taks: {flipped_patch: }", ["taks", "Did you mean 'tasks'?"]),
+        ("size: big\ntasks: {flipped_patch: }", ["size", "'big'"]),
+        ("tasks: {flipped_patch: , flipped_patch: }", ["'flipped_patch' stands twice"]),
+        ("tasks: [flipped_patch]", ["tasks"]),
+        ("- a\n- b", ["mapping"]),
+        ("tasks: {flipped_patch: ", ["not valid YAML"]),
+        ("", ["mapping"]),
+    ],
+)
+def test_a_mistake_in_a_mix_is_explained_by_path_value_and_reason(write_mix, text, complaints):
+    path = write_mix(text)
+    with pytest.raises(MixError) as error:
+        load_mix(path)
+    for complaint in (path.name, *complaints):
+        assert complaint in str(error.value)
+
+
+def test_an_absent_mix_file_is_explained(tmp_path):
+    with pytest.raises(MixError, match="cannot read the mix"):
+        load_mix(tmp_path / "none.yaml")
+
+
+def test_a_task_that_is_not_installed_is_explained(write_mix):
+    with pytest.raises(UnknownPlugin) as error:
+        load_mix(write_mix("tasks: {fliped_patch: }"))
+    for part in (
+        "'fliped_patch'",
+        "Did you mean 'flipped_patch'?",
+        "pip install ssrl-plugin-fliped-patch",
+        "installed:",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_depth_task_on_a_colour_source_is_refused_before_anything_runs(write_mix, probe):
+    with pytest.raises(MixError, match=r"tasks\.depth_ordering: this task needs depth"):
+        load_mix(write_mix('source: "blank:"\ntasks: {probe: , depth_ordering: }'))
+
+
+def test_a_source_of_which_no_image_can_be_used_ends_with_counted_reasons(write_mix, probe):
+    mix = load_mix(write_mix('source: "blank:"\nsize: 112\ntasks: {shuffled_patches: }'))
+    with pytest.raises(SourceError, match=r"64 images in a row .* \(.*: 64\)"):
+        mix[0]
+    assert sum(mix.rejections["shuffled_patches"].values()) == 64
+
+
+def test_an_unknown_scheme_is_explained(write_mix):
+    with pytest.raises(UnknownPlugin, match="image source 'foldr'"):
+        load_mix(write_mix("source: foldr:/tmp\ntasks: {flipped_patch: }"))
+    with pytest.raises(SourceError, match="expected SCHEME"):
+        load_mix(write_mix("source: /tmp\ntasks: {flipped_patch: }"))
+
+
+def test_a_relative_source_starts_at_the_mix(write_mix, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "my photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    for name in "abc":
+        Image.fromarray(noise).resize((320, 240)).save(tmp_path / "my photos" / f"{name}.png")
+    mix = load_mix(write_mix("source: 'folder:my photos'\nsize: 112\ntasks: {flipped_patch: }"))
+    assert mix[0].recipe.source == f"folder:{tmp_path / 'my photos'}"
+
+
+def test_the_truth_does_not_depend_on_how_many_images_were_rejected(write_mix, probe):
+    """What a task draws first is the same for every image that it is offered."""
+    recipe = load_mix(write_mix('source: "blank:"\ntasks: {probe: }'))[0].recipe
+    truths = {
+        render(Recipe(**json.loads(recipe.to_json()) | {"attempt": n, "image_id": str(n)})).truth for n in range(9)
+    }
+    assert len(truths) == 1
