@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,9 +12,6 @@ from .errors import SourceError, SourceRejected
 from .plugins import load_source_hooks
 from .seeding import stable_hash
 from .types import ImageSource, Intrinsics, SourceImage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALLEST_SIDE = 64
 """Images whose shorter side has fewer pixels than this are rejected."""
@@ -32,7 +29,7 @@ def open_source(uri: str) -> ImageSource:
             f"image source {uri!r}: expected SCHEME:..., "
             "for example folder:/data/photos, rgbd:/data/frames or synthetic:"
         )
-    source = load_source_hooks(scheme).ssrl_open_source(uri=uri)
+    source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
     if source is None:
         raise SourceError(f"image source {uri!r}: the plugin for {scheme!r} does not take this URI")
     if len(source) == 0:
@@ -41,14 +38,18 @@ def open_source(uri: str) -> ImageSource:
 
 
 def resolve_uri(uri: str, *, base: Path) -> str:
-    """The URI with a relative path made absolute against ``base``, for schemes that name a path."""
-    scheme, colon, rest = uri.partition(":")
-    path, question, query = rest.partition("?")
-    if not colon or scheme == "synthetic" or not path or "://" in uri:
-        return uri
-    from pathlib import Path
+    """The URI with a relative path made absolute against ``base``.
 
-    return f"{scheme}:{(base / Path(path).expanduser()).resolve()}{question}{query}"
+    ``folder:`` and ``rgbd:`` always name a path; what follows another scheme is taken for one only if it exists.
+    """
+    scheme, _, rest = uri.partition(":")
+    path, question, query = rest.partition("?")
+    if not path:
+        return uri
+    absolute = (base / Path(path).expanduser()).resolve()
+    if scheme not in ("folder", "rgbd") and not absolute.exists():
+        return uri
+    return f"{scheme}:{absolute}{question}{query}"
 
 
 class Split:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import subprocess
@@ -67,12 +68,11 @@ from ssrl_core.plugins import load_task
 from ssrl_core.render import render
 from ssrl_core.types import Recipe
 for line in reversed(open(sys.argv[1]).read().splitlines()):
-    sample = render(Recipe.from_json(line))
+    recipe = Recipe.from_json(line)
+    sample = render(recipe)
     pixels = b"".join(image.tobytes() for image in sample.images)
-    print(hashlib.sha256(pixels).hexdigest(), sample.truth, repr(load_task(Recipe.from_json(line).task).format_prompt(sample)))
+    print(hashlib.sha256(pixels).hexdigest(), sample.truth, repr(load_task(recipe.task).format_prompt(sample)))
 """
-    import hashlib
-
     expected = [
         f"{hashlib.sha256(b''.join(i.tobytes() for i in e.sample.images)).hexdigest()} {e.sample.truth} "
         f"{mix.tasks[e.recipe.task].format_prompt(e.sample)!r}"

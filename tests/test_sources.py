@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -436,11 +437,28 @@ def test_damaged_and_missing_depth_is_rejected(tmp_path: Path, at: str) -> None:
         source.load("a")
 
 
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
 def test_an_array_with_pickled_objects_is_never_unpickled(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", millimetres(), color="{}_c.png", at="{}_d.npy")
-    np.save(tmp_path / "a_d.npy", np.array([[{"code": 1}]], dtype=object), allow_pickle=True)
-    with pytest.raises(SourceRejected, match="unreadable depth"):
-        open_rgbd(f"rgbd:{tmp_path}?color=*_c.png&depth=*_d.npy").load("a")
+    source = open_rgbd(f"rgbd:{tmp_path}?color=*_c.png&depth=*_d.npy")
+    file = tmp_path / "a_d.npy"
+    for write in (
+        lambda: np.save(file, np.array([[Trap(tmp_path / "sprung")]], dtype=object), allow_pickle=True),
+        lambda: file.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"))),
+    ):
+        write()
+        with pytest.raises(SourceRejected, match="unreadable depth"):
+            source.load("a")
+        assert not (tmp_path / "sprung").exists()
 
 
 def test_exif_rotation_does_not_part_colour_from_depth(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,8 +97,9 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":
-        threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
-        env |= {"VERL_USE_EXTERNAL_MODULES": "ssrl_core.verl.platform", "OMP_NUM_THREADS": threads}
+        env["VERL_USE_EXTERNAL_MODULES"] = "ssrl_core.verl.platform"
+        # Small images are processed several times faster without threads, and verl runs a process for everything.
+        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
         env["RAY_worker_niceness"] = "0"  # Ray starts workers at nice 15, and they are the whole run here
     launch = Launch((sys.executable, *entry), env, folder, config["trainer"]["total_training_steps"])
     (folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
@@ -119,8 +121,9 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
         try:
             for step, metrics in _follow(Path(launch.env["VERL_FILE_LOGGER_PATH"]), process):
                 on_step(step, metrics)
-        except KeyboardInterrupt:
-            process.wait()
+        except KeyboardInterrupt:  # from the terminal, verl got it too and is cleaning up
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
         finally:
             if process.poll() is None:
                 process.terminate()

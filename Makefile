@@ -1,0 +1,35 @@
+# Two commands for newcomers: `make demo` and `make test`. Both make what they need first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PLUGINS := $(sort $(wildcard plugins/ssrl-plugin-*))
+SEED ?= 1
+
+.PHONY: demo test test-fast lint install clean
+
+demo: install  ## a tiny model, its cold start, GRPO on all five tasks, on the CPU
+	$(BIN)/python examples/demo/demo.py --seed $(SEED)
+
+test: install  ## every test of core and plugins, the training runs included
+	$(BIN)/python -m pytest
+
+test-fast: install  ## without the training runs
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/python -m pip install -q --group lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and "Python 3.11 or 3.12 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train]" $(PLUGINS:%=-e ./%)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs
