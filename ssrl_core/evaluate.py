@@ -40,16 +40,18 @@ def evaluate(
     *,
     count: int,
     max_new_tokens: int = 2048,
+    temperature: float = 0.0,
     batch: int = 32,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> list[Answered]:
-    """The first ``count`` examples of a mix, answered greedily by a model on this machine.
+    """The first ``count`` examples of a mix, answered by a model on this machine.
 
     Args:
         model_path: a folder or a hub name that transformers loads.
         mix: usually the held-out split.
         count: number of examples, at most ``len(mix)``.
         max_new_tokens: longest completion.
+        temperature: 0 is greedy; otherwise torch's global generator draws.
         batch: examples generated together.
         on_batch: called with the number of examples answered so far.
     """
@@ -62,9 +64,10 @@ def evaluate(
         examples = [mix[index] for index in range(start, min(start + batch, count))]
         prompts = [token_ids(processor, example) for example in examples]
         pictures = [list(example.sample.images) for example in examples]
-        for example, written in zip(
-            examples, complete(model, processor, prompts, pictures, max_new_tokens=max_new_tokens), strict=True
-        ):
+        completions = complete(
+            model, processor, prompts, pictures, max_new_tokens=max_new_tokens, temperature=temperature
+        )
+        for example, written in zip(examples, completions, strict=True):
             text = processor.tokenizer.decode(written.token_ids, skip_special_tokens=True)
             task = mix.tasks[example.recipe.task]
             verify = partial(task.verify_answer, truth=example.sample.truth, params=example.sample.params)

@@ -221,6 +221,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     }
     engine = {"strategy": "fsdp2", "use_torch_compile": False, "mixed_precision": {"param_dtype": "fp32"}}
     trainer = {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1}
+    workers = min(2, os.cpu_count() or 1)  # prompts and images are prepared in these, mostly in Python
     sampler = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
     if stage == "sft":
         return {
@@ -235,7 +236,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
             "model": model,
             "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
             "ref": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
-            "rollout": {"name": "transformers", "tensor_model_parallel_size": 1, "agent": {"num_workers": 1}},
+            "rollout": {"name": "transformers", "tensor_model_parallel_size": 1, "agent": {"num_workers": workers}},
         },
         "reward": {"num_workers": 1},
         # With verl's eight storage units a machine with few logical CPUs waits for ever, without a word.
