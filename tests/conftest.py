@@ -62,12 +62,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 @pytest.fixture
-def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which the probe plugin is installed for one test."""
-    folder = write_probe(tmp_path / "probe-site")
-    monkeypatch.syspath_prepend(str(folder))
+def probe_site(tmp_path: Path) -> Path:
+    """A folder in which the probe plugin is installed, for other processes to have on their path."""
+    return write_probe(tmp_path / "probe-site")
+
+
+@pytest.fixture
+def probe(probe_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which the probe plugin is installed, on this process's path for one test."""
+    monkeypatch.syspath_prepend(str(probe_site))
     forget_plugins()
-    yield folder
+    yield probe_site
     sys.modules.pop("ssrl_plugin_probe", None)
     forget_plugins()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from conftest import write_probe
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 pytestmark = pytest.mark.slow
@@ -115,13 +114,12 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
         assert f"val-core/{task}@1/acc/mean@1" in last
 
 
-def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path) -> None:
-    site = write_probe(tmp_path / "site")
+def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, probe_site: Path) -> None:
     (tmp_path / "mix.yaml").write_text(PROBE.replace("TASK", "probe"))
     (tmp_path / "blind.yaml").write_text(PROBE.replace("TASK", "probe_blind"))
     (tmp_path / "sft.yaml").write_text(SFT)
     (tmp_path / "grpo.yaml").write_text(GRPO)
-    ssrl("tiny-model", tmp_path / "mix.yaml", tmp_path / "model", site=site)
+    ssrl("tiny-model", tmp_path / "mix.yaml", tmp_path / "model", site=probe_site)
     ssrl(
         "sft",
         tmp_path / "sft.yaml",
@@ -130,7 +128,7 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path) -
         "data.completion='<think>.</think>\\boxed{{{truth}}}'",
         "trainer.total_training_steps=50",
         f"trainer.default_local_dir={tmp_path}/sft",
-        site=site,
+        site=probe_site,
     )
     run = tmp_path / "grpo"
     ssrl(
@@ -145,7 +143,7 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path) -
         "trainer.val_before_train=true",
         "trainer.test_freq=40",
         f"trainer.default_local_dir={run}",
-        site=site,
+        site=probe_site,
     )
     assert_healthy(run, steps=40)
     accuracy = [m["val-core/probe@1/acc/mean@1"] for m in metrics(run) if "val-core/probe@1/acc/mean@1" in m]

@@ -1,0 +1,98 @@
+"""All tasks on real photographs and real RGB-D frames."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssrl_core.mix import load_mix
+from ssrl_core.plugins import load_task
+
+KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
+RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
+DEPTH = ("depth_ordering", "relative_position")
+needs_frames = pytest.mark.skipif(
+    not KINECT.is_dir(), reason="the 40 RGB-D frames that lie beside the repository are not here"
+)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs that scikit-image and scikit-learn ship, as JPEG files in a folder."""
+    import skimage.data
+    from sklearn.datasets import load_sample_images
+
+    folder = tmp_path_factory.mktemp("photographs")
+    pictures = {name: getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")}
+    pictures |= dict(zip(("china", "flower"), load_sample_images().images, strict=True))
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=90)
+    return folder
+
+
+def mix_text(photographs: Path, *, size: int, level: str | None = None) -> str:
+    """Colour tasks on the photographs, depth tasks on the frames."""
+    lines = [f"size: {size}", "samples: 5000", "heldout: {samples: 10, fraction: 0.2}", "tasks:"]
+    level = f", level: {level}" if level else ""
+    lines += [f"  {task}: {{source: 'folder:{photographs}'{level}}}" for task in RGB]
+    lines += [f"  {task}: {{source: 'rgbd:{KINECT}'{level}}}" for task in DEPTH]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("level", ["1", "2", "3", "paper"])
+@pytest.mark.parametrize("task", RGB)
+def test_photographs_carry_every_level_of_the_colour_tasks(write_mix, photographs, task, level):
+    assert level in load_task(task).info.levels
+    mix = load_mix(write_mix(f"source: 'folder:{photographs}'\ntasks: {{{task}: {{level: {level}}}}}"))
+    made = [mix[index] for index in range(30)]
+    assert len({example.recipe.image_id for example in made}) >= 3
+    assert sum(mix.rejections[task].values()) < 15  # less than a third of what was offered
+
+
+@needs_frames
+@pytest.mark.parametrize("level", ["1", "2", "3", "paper"])
+@pytest.mark.parametrize("task", DEPTH)
+def test_frames_carry_every_level_of_the_depth_tasks(write_mix, task, level):
+    mix = load_mix(write_mix(f"source: 'rgbd:{KINECT}'\ntasks: {{{task}: {{level: {level}}}}}"))
+    made = [mix[index] for index in range(30)]
+    assert len({example.recipe.image_id for example in made}) >= 10
+    assert sum(mix.rejections[task].values()) < 15
+
+
+@needs_frames
+@pytest.mark.slow
+def test_all_five_tasks_train_on_real_images(write_mix, photographs, tmp_path):
+    pytest.importorskip("verl", reason="the 'train' extra is not installed")
+    write_mix(mix_text(photographs, size=140))
+    recipe = write_mix(
+        f"""
+mix: mix.yaml
+data: {{train_batch_size: 10, max_prompt_length: 600, max_response_length: 8}}
+actor_rollout_ref:
+  model: {{path: {tmp_path}/model}}
+  actor: {{use_kl_loss: false, ppo_mini_batch_size: 10, ppo_micro_batch_size_per_gpu: 10}}
+  rollout: {{n: 2, log_prob_micro_batch_size_per_gpu: 10}}
+trainer:
+  logger: [console, file]
+  default_local_dir: {tmp_path}/run
+  total_training_steps: 3
+  val_before_train: false
+  rollout_data_dir: {tmp_path}/run/rollouts
+""",
+        "grpo.yaml",
+    )
+    for command in (["tiny-model", tmp_path / "mix.yaml", tmp_path / "model"], ["train", recipe]):
+        subprocess.run([sys.executable, "-m", "ssrl_core", *map(str, command)], check=True, env=os.environ)
+    steps = [json.loads(line)["data"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    trained = [metrics for metrics in steps if "actor/grad_norm" in metrics]
+    assert len(trained) == 3
+    assert max(metrics["training/rollout_probs_diff_max"] for metrics in trained) < 1e-4
+    assert "Error in _run_prompt" not in (tmp_path / "run" / "log.txt").read_text(errors="replace")
+    rollouts = (tmp_path / "run" / "rollouts" / "1.jsonl").read_text().splitlines()
+    assert len(rollouts) == 10 * 2
