@@ -75,6 +75,11 @@ def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
         ),
         ("mix: mix.yaml\nactor_rollout_ref: {rollout: {m: 4}}", [], ["actor_rollout_ref.rollout.m"]),
         ("mix: mix.yaml", ["trainer.no_such_setting=1"], ["no_such_setting"]),
+        (
+            "mix: mix.yaml\nactor_rollout_ref: {rollout: {n: 5, log_prob_micro_batch_size_per_gpu: 7}}",
+            ["data.train_batch_size=8"],
+            ["log_prob_micro_batch_size_per_gpu = 7 must divide the 40 rollouts"],
+        ),
     ],
 )
 def test_a_mistake_in_a_recipe_is_explained(write_mix, tmp_path, recipe, overrides, complaints):

@@ -138,14 +138,15 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, p
         "data.train_batch_size=32",
         "data.max_response_length=12",
         "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+        "actor_rollout_ref.actor.optim.lr=2.0e-3",
         "actor_rollout_ref.rollout.n=8",
-        "trainer.total_training_steps=40",
+        "trainer.total_training_steps=30",
         "trainer.val_before_train=true",
-        "trainer.test_freq=40",
+        "trainer.test_freq=30",
         f"trainer.default_local_dir={run}",
         site=probe_site,
     )
-    assert_healthy(run, steps=40)
+    assert_healthy(run, steps=30)
     accuracy = [m["val-core/probe@1/acc/mean@1"] for m in metrics(run) if "val-core/probe@1/acc/mean@1" in m]
     form = [m["val-aux/probe@1/format/mean@1"] for m in metrics(run) if "val-aux/probe@1/format/mean@1" in m]
     assert form[0] > 0.9  # it knows the form,

@@ -84,6 +84,9 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     layer = _merge(_defaults(stage, mix_path, name=Path(recipe).stem), _on_cpu(stage) if device == "cpu" else {})
     config = _compose(stage, _merge(layer, content), overrides, where=str(recipe))
 
+    if stage == "grpo":
+        _check_batches(config, where=str(recipe))
+
     folder = Path(config["trainer"]["default_local_dir"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -280,6 +283,34 @@ def _compose(stage: Stage, layer: Mapping[str, Any], overrides: Sequence[str], *
             raise RecipeError(f"{where}, with overrides {list(overrides)}:\n  {reason}") from err
     config["trainer"]["default_local_dir"] = str(Path(folder).resolve())  # type: ignore[index, call-overload]
     return config  # type: ignore[return-value]
+
+
+def _check_batches(config: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError for micro-batches that do not divide their batch: verl finds out in the middle of a step."""
+    policy = config["actor_rollout_ref"]
+    actor, rollout, trainer = policy["actor"], policy["rollout"], config["trainer"]
+    if actor["use_dynamic_bsz"] is not False:
+        return
+    workers = trainer["n_gpus_per_node"] * trainer["nnodes"]
+    prompts = {"data.train_batch_size": config["data"]["train_batch_size"]}
+    minis = {"actor_rollout_ref.actor.ppo_mini_batch_size": actor["ppo_mini_batch_size"]}
+    for batch, key, micro in (
+        (minis, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", actor["ppo_micro_batch_size_per_gpu"]),
+        (
+            prompts,
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
+            rollout["log_prob_micro_batch_size_per_gpu"],
+        ),
+    ):
+        ((name, size),) = batch.items()
+        if not all(isinstance(number, int) for number in (size, micro, rollout["n"])):
+            continue
+        share = size * rollout["n"] / workers
+        if share % micro:
+            raise RecipeError(
+                f"{where}: {key} = {micro} must divide the {share:g} rollouts that a worker gets of a batch "
+                f"({name} = {size} prompts x rollout.n = {rollout['n']} / {workers} worker(s))"
+            )
 
 
 def _check_keys(layer: Mapping[str, Any], known: Mapping[str, Any], *, where: str, path: str = "") -> None:

@@ -28,7 +28,8 @@ class StepLine:
     def __call__(self, step: int, metrics: Mapping[str, Any]) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
         at = f"[{minutes:02}:{seconds:02}] step {step}" + (f"/{self._steps}" if self._steps else "")
-        parts = [text.format(float(metrics[key])) for key, text in _SHOWN.items() if key in metrics]
+        # verl writes null for what is not a number, such as the loss over a held-out split smaller than a batch.
+        parts = [text.format(metrics[key]) for key, text in _SHOWN.items() if metrics.get(key) is not None]
         if parts:
             print(at, *parts, sep="  ", flush=True)
         heldout = accuracies(metrics)
@@ -41,6 +42,6 @@ def accuracies(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = {}
     for key, value in metrics.items():
         parts = key.split("/")
-        if parts[0] == "val-core" and parts[2] == "acc" and parts[-1].startswith("mean@"):
-            found[parts[1]] = float(value)
+        if parts[0] == "val-core" and parts[-2] == "acc" and parts[-1].startswith("mean@") and value is not None:
+            found["/".join(parts[1:-2])] = float(value)
     return found
