@@ -61,7 +61,7 @@ def complete(
     if pictures:
         inputs = dict(processor.image_processor(images=pictures, return_tensors="pt"))
         inputs["mm_token_type_ids"] = (ids == processor.image_token_id).long()
-    sampling = {"do_sample": temperature > 0}
+    sampling: dict[str, Any] = {"do_sample": temperature > 0}
     if temperature > 0:
         sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     with torch.inference_mode():

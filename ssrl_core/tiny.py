@@ -103,7 +103,9 @@ def build_tiny_model(
     processor = Qwen2_5_VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=_CHAT_TEMPLATE)
     processor.save_pretrained(folder)
 
-    token_id = tokenizer.convert_tokens_to_ids
+    def token_id(token: str) -> int:
+        return int(bpe.token_to_id(token))
+
     config = Qwen2_5_VLConfig(
         text_config={
             "hidden_size": hidden,
@@ -134,8 +136,8 @@ def build_tiny_model(
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=False,
-        initializer_range=_INITIALIZER_RANGE,
     )
+    config.initializer_range = _INITIALIZER_RANGE
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)

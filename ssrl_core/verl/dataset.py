@@ -35,12 +35,14 @@ def open_mix(data_files: str | Sequence[str]) -> Mix:
     if len(files) != 1:
         raise MixError(f"expected one mix file, got {files}: name several tasks inside one mix instead")
     path, _, split = files[0].partition("#")
-    if split not in ("", "train", "heldout"):
-        raise MixError(f"{files[0]!r}: after '#' comes 'train' or 'heldout', not {split!r}")
-    return load_mix(path, split=split or "train")
+    if split in ("", "train"):
+        return load_mix(path, split="train")
+    if split == "heldout":
+        return load_mix(path, split="heldout")
+    raise MixError(f"{files[0]!r}: after '#' comes 'train' or 'heldout', not {split!r}")
 
 
-class MixDataset(Dataset):
+class MixDataset(Dataset[dict[str, Any]]):
     """verl's RL dataset over a mix (``data.custom_cls``): map-style, constant in memory, less than 2 KB a row."""
 
     def __init__(

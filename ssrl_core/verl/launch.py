@@ -26,7 +26,7 @@ from typing import Any, Literal
 import yaml
 
 from ..errors import RecipeError, did_you_mean
-from ..mix import load_mix
+from ..mix import SplitName, load_mix
 
 Stage = Literal["sft", "grpo"]
 
@@ -145,6 +145,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with at least the key 'mix'")
     if "mix" in content:
+        if not isinstance(content["mix"], str):
+            raise RecipeError(f"{path}: mix: {content['mix']!r} is not the path of a mix file")
         content["mix"] = str((path.parent / content["mix"]).resolve())
     if base := content.pop("base", None):
         content = _merge(read_recipe(path.parent / base), content)
@@ -155,8 +157,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def preflight(mix_path: str) -> None:
     """Load both splits of a mix and draw samples until every task had its turn. Raises what is wrong with it."""
-    for split in ("train", "heldout"):
-        mix = load_mix(mix_path, split=split)  # type: ignore[arg-type]
+    splits: tuple[SplitName, ...] = ("train", "heldout")
+    for split in splits:
+        mix = load_mix(mix_path, split=split)
         missing = set(mix.tasks)
         for index in range(len(mix)):
             missing.discard(mix[index].recipe.task)

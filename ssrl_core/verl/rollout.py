@@ -132,11 +132,10 @@ class TransformersReplica(RolloutReplica):
     """Starts the actor; ``rollout.name=transformers``."""
 
     async def launch_servers(self) -> None:
-        self._server_handle = (
-            ray.remote(TransformersServer)
-            .options(name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0)
-            .remote(self.config, self.model_config)
-        )
+        actor: Any = ray.remote(TransformersServer)
+        self._server_handle = actor.options(
+            name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0
+        ).remote(self.config, self.model_config)
         self.servers = [self._server_handle]
         self._server_address = server_name(self.replica_rank)
         await self._server_handle.wake_up.remote()  # returns when the model is loaded

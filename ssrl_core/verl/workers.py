@@ -34,7 +34,7 @@ def _register_cpu_engines() -> None:
         for; on the CPU there is nothing to offload from."""
 
         def _build_fsdp_module(self, module):  # type: ignore[no-untyped-def]
-            config = self.engine_config  # type: ignore[attr-defined]
+            config = self.engine_config
             forward_only = config.forward_only
             object.__setattr__(config, "forward_only", False)
             try:
