@@ -99,6 +99,7 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
         "data.train_batch_size=20",
         "actor_rollout_ref.actor.ppo_mini_batch_size=20",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=40",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=40",
         "actor_rollout_ref.rollout.n=4",
         "trainer.total_training_steps=3",
         "trainer.test_freq=3",
