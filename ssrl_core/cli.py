@@ -14,7 +14,7 @@ from .plugins import InstalledPlugin, installed
 
 if TYPE_CHECKING:
     from .plugins import Task
-    from .verl.launch import Stage
+    from .verl.recipe import Stage
 
 app = typer.Typer(
     help="Self-supervised spatial RL: pretext tasks as plugins, trained by verl.",

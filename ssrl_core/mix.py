@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .answers import FORMAT_WEIGHT, INSTRUCTION
@@ -25,6 +24,7 @@ from .render import render, stream
 from .seeding import generator
 from .sources import Split, open_source, resolve_uri
 from .types import ImageSource, Recipe, Sample
+from .yamlfile import read_mapping
 
 MAX_ATTEMPTS = 64
 """Source images offered to a task for one sample before giving up."""
@@ -233,16 +233,9 @@ def load_mix(path: str | Path, *, split: SplitName = "train") -> Mix:
         SourceError: a source cannot be opened.
     """
     path = Path(path).resolve()
+    content = read_mapping(path, what="mix", error=MixError)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except OSError as err:
-        raise MixError(f"cannot read the mix {str(path)!r}: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise MixError(f"{path} is not valid YAML: {err}") from err
-    if not isinstance(content, dict):
-        raise MixError(f"{path}: a mix is a mapping with at least the key 'tasks', not {type(content).__name__}")
-    try:
-        config = MixConfig(**{str(key): value for key, value in content.items()})
+        config = MixConfig(**content)
     except ValidationError as err:
         raise MixError(_explain(err, str(path), MixConfig, content)) from err
     return Mix(path, config, split=split)
@@ -250,20 +243,6 @@ def load_mix(path: str | Path, *, split: SplitName = "train") -> Mix:
 
 def _reload(path: str, split: SplitName) -> Mix:
     return load_mix(path, split=split)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without silent overwriting: a task that is named twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _explain(err: ValidationError, where: str, model: type[BaseModel], content: Any) -> str:

@@ -67,6 +67,9 @@ def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
     ("recipe", "overrides", "complaints"),
     [
         ("trainer: {}", [], ["the key 'mix' is missing"]),
+        ("mix: mix.yaml\nbase: recipe.yaml", [], ["cannot be its own base"]),
+        ("mix: [mix.yaml]", [], ["is not the path of a file"]),
+        ("mix: mix.yaml\nmix: other.yaml", [], ["'mix' stands twice"]),
         ("mix: none.yaml", [], ["cannot read the mix"]),
         (
             "mix: mix.yaml\ntrainer: {total_trainin_steps: 3}",

@@ -1,0 +1,229 @@
+"""A recipe -> verl's configuration, checked.
+
+A recipe is YAML in verl's own terms plus the key ``mix`` (a path relative to the recipe) and, optionally, ``base``
+(another recipe that it extends). Later layers win: verl's defaults, ours for the stage, ours for a machine without an
+accelerator, the recipe, the command line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..errors import RecipeError, did_you_mean
+from ..yamlfile import read_mapping
+
+Stage = Literal["sft", "grpo"]
+
+_PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
+# verl passes these on whole, so keys that its defaults do not list are legitimate there.
+_OPEN = re.compile(r"(^|\.)(ray_init|override_config|mixed_precision|apply_chat_template_kwargs|mm_processor_kwargs)$")
+# Settings that verl reads, or that we read, though verl's default configuration does not list them.
+_UNLISTED = re.compile(r"^data\.completion$|(^engine|\.fsdp_config)\.mixed_precision$")
+
+
+def read_recipe(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe with its bases merged in and its mix as an absolute path. Raises RecipeError."""
+    path = path.resolve()
+    if path in extended_by:
+        raise RecipeError(f"{path}: a recipe cannot be its own base: {' -> '.join(map(str, extended_by))} -> {path}")
+    content = read_mapping(path, what="recipe", error=RecipeError)
+    for key in ("mix", "base"):
+        if key in content and not isinstance(content[key], str):
+            raise RecipeError(f"{path}: {key}: {content[key]!r} is not the path of a file")
+    if "mix" in content:
+        content["mix"] = str((path.parent / content["mix"]).resolve())
+    if base := content.pop("base", None):
+        content = _merge(read_recipe(path.parent / base, extended_by=(*extended_by, path)), content)
+    if "mix" not in content:
+        raise RecipeError(f"{path}: the key 'mix' is missing; it names the mix file, relative to the recipe")
+    return content
+
+
+def compose(
+    stage: Stage, content: Mapping[str, Any], overrides: Sequence[str], *, mix: str, device: str, where: str
+) -> dict[str, Any]:
+    """verl's whole configuration, interpolations kept, with the run's folder as an absolute path.
+
+    Args:
+        stage: ``"sft"`` or ``"grpo"``.
+        content: the recipe without its mix.
+        overrides: in Hydra's grammar.
+        mix: path of the mix file.
+        device: ``"cuda"`` or ``"cpu"``.
+        where: the recipe's name, for messages.
+
+    Raises:
+        RecipeError: a key that verl does not have, an override in bad grammar, batches that do not divide.
+    """
+    layer = _merge(_defaults(stage, mix, name=Path(where).stem), _on_cpu(stage) if device == "cpu" else {})
+    config = _compose(stage, _merge(layer, content), overrides, where=where)
+    if stage == "grpo":
+        _check_batches(config, where=where)
+    return config
+
+
+def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
+    trainer = {
+        "project_name": "ssrl",
+        "experiment_name": name,
+        "default_local_dir": f"runs/{name}",
+        "logger": ["console", "file", "tensorboard"],
+    }
+    if stage == "sft":
+        return {
+            "data": {
+                "train_files": mix,
+                "val_files": f"{mix}#heldout",
+                "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixSFTDataset"},
+                "completion": None,
+            },
+            "model": {"external_lib": "ssrl_core.verl.workers"},
+            "checkpoint": {"save_contents": ["model", "hf_model"], "load_contents": ["model"]},
+            "trainer": trainer,
+        }
+    return {
+        "algorithm": {"adv_estimator": "grpo"},
+        "data": {
+            "train_files": mix,
+            "val_files": f"{mix}#heldout",
+            "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixDataset"},
+            "shuffle": False,  # the mix is random already, and every batch of it has the stated proportions
+        },
+        "reward": {"custom_reward_function": {"path": "pkg://ssrl_core.verl.reward", "name": "compute_score"}},
+        "actor_rollout_ref": {
+            "model": {"external_lib": "ssrl_core.verl.workers"},
+            "rollout": {"name": "vllm", "calculate_log_probs": True},
+        },
+        "trainer": trainer,
+    }
+
+
+def _on_cpu(stage: Stage) -> dict[str, Any]:
+    """What verl needs to be told where there is no accelerator; see ``platform``, ``workers`` and ``rollout``."""
+    model = {
+        "use_remove_padding": False,
+        "enable_gradient_checkpointing": False,
+        "override_config": {"attn_implementation": "sdpa"},
+    }
+    engine = {"strategy": "fsdp2", "use_torch_compile": False, "mixed_precision": {"param_dtype": "fp32"}}
+    trainer = {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1}
+    workers = min(2, os.cpu_count() or 1)  # prompts and images are prepared in these, mostly in Python
+    sampler = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
+    if stage == "sft":
+        return {
+            "data": {"num_workers": 0, "use_dynamic_bsz": False},
+            "model": model,
+            "engine": engine,
+            "trainer": trainer,
+        }
+    return {
+        "data": {"dataloader_num_workers": 0},
+        "actor_rollout_ref": {
+            "model": model,
+            "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
+            "ref": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
+            "rollout": {"name": "transformers", "tensor_model_parallel_size": 1, "agent": {"num_workers": workers}},
+        },
+        "reward": {"num_workers": 1},
+        # With verl's eight storage units a machine with few logical CPUs waits for ever, without a word.
+        "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
+        "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
+        "trainer": {**trainer, "v1": {"sampler": {"custom_sampler": sampler}}},
+    }
+
+
+def _compose(stage: Stage, layer: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> dict[str, Any]:
+    """verl's configuration with our layer and the overrides, its interpolations kept."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise RecipeError("verl is not installed")
+    verl_configs = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+    name = _PRIMARY[stage]
+    with tempfile.TemporaryDirectory() as scratch:
+        primary = {
+            "defaults": [name, "_self_"],
+            "hydra": {"searchpath": [f"file://{verl_configs}"]},
+            **layer,
+        }
+        (Path(scratch) / "ssrl.yaml").write_text(yaml.safe_dump(primary), encoding="utf-8")
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(str(verl_configs), version_base=None):
+                known = OmegaConf.to_container(hydra.compose(name), resolve=False)
+            _check_keys(layer, known, where=where)  # type: ignore[arg-type]
+            with hydra.initialize_config_dir(scratch, version_base=None):
+                composed = hydra.compose("ssrl", overrides=list(overrides))
+                config = OmegaConf.to_container(composed, resolve=False)
+                folder = composed.trainer.default_local_dir
+        except (HydraException, OmegaConfBaseException) as err:
+            reason = "\n  ".join(line for line in str(err).splitlines() if line.strip())
+            raise RecipeError(f"{where}, with overrides {list(overrides)}:\n  {reason}") from err
+    config["trainer"]["default_local_dir"] = str(Path(folder).resolve())  # type: ignore[index, call-overload]
+    return config  # type: ignore[return-value]
+
+
+def _check_batches(config: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError for micro-batches that do not divide their batch: verl finds out in the middle of a step."""
+    policy = config["actor_rollout_ref"]
+    actor, rollout, trainer = policy["actor"], policy["rollout"], config["trainer"]
+    if actor["use_dynamic_bsz"] is not False:
+        return
+    workers = trainer["n_gpus_per_node"] * trainer["nnodes"]
+    prompts = {"data.train_batch_size": config["data"]["train_batch_size"]}
+    minis = {"actor_rollout_ref.actor.ppo_mini_batch_size": actor["ppo_mini_batch_size"]}
+    for batch, key, micro in (
+        (minis, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", actor["ppo_micro_batch_size_per_gpu"]),
+        (
+            prompts,
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
+            rollout["log_prob_micro_batch_size_per_gpu"],
+        ),
+    ):
+        ((name, size),) = batch.items()
+        if not all(isinstance(number, int) for number in (size, micro, rollout["n"])):
+            continue
+        share = size * rollout["n"] / workers
+        if share % micro:
+            raise RecipeError(
+                f"{where}: {key} = {micro} must divide the {share:g} rollouts that a worker gets of a batch "
+                f"({name} = {size} prompts x rollout.n = {rollout['n']} / {workers} worker(s))"
+            )
+
+
+def _check_keys(layer: Mapping[str, Any], known: Mapping[str, Any], *, where: str, path: str = "") -> None:
+    """Raise RecipeError for a key that verl's configuration does not have."""
+    for key, value in layer.items():
+        here = f"{path}.{key}" if path else str(key)
+        if key not in known:
+            if _UNLISTED.search(here):
+                continue
+            raise RecipeError(
+                f"{where}: {here}: verl has no such setting.{did_you_mean(str(key), map(str, known))} "
+                f"Known under {path or 'the top level'}: {', '.join(map(str, known))}"
+            )
+        if isinstance(value, Mapping) and not _OPEN.search(here):
+            if not isinstance(known[key], Mapping):
+                raise RecipeError(f"{where}: {here}: takes a value such as {known[key]!r}, not a mapping")
+            _check_keys(value, known[key], where=where, path=here)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
