@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from itertools import permutations as orders
 
 from .types import Verdict
@@ -19,7 +20,10 @@ FORMAT_WEIGHT = 0.1
 INSTRUCTION = "Think first, inside <think> </think>. Then give only the final answer, once, inside \\boxed{ }."
 """Appended to every prompt, unless the mix sets its own ``instruction``."""
 
-_BOX = "\\boxed{"
+COMPLETION = "<think>I look at the picture.</think>\\boxed{{{truth}}}"
+"""What a cold start teaches: the form of a completion, made from a truth by ``str.format``."""
+
+_BOX = re.compile(r"\\boxed\s*\{")
 _LONGEST_ANSWER = 256
 
 
@@ -28,23 +32,24 @@ def extract_answer(completion: str) -> str | None:
 
     Required: it begins with ``<think>`` (after white space), has exactly one ``<think>``, one ``</think>`` with
     something between them, and exactly one ``\boxed{...}``, which comes after ``</think>``, has balanced braces
-    and is not blank.
+    and holds at least one letter or digit.
     """
-    if completion.count("<think>") != 1 or completion.count("</think>") != 1 or completion.count(_BOX) != 1:
-        return None
     text = completion.lstrip()
+    boxes = [match.span() for match in islice(_BOX.finditer(text), 2)]
+    if text.count("<think>") != 1 or text.count("</think>") != 1 or len(boxes) != 1:
+        return None
     end = text.find("</think>")
     if not text.startswith("<think>") or not text[len("<think>") : max(end, 0)].strip():
         return None
-    start = text.find(_BOX)
-    if start < end:
+    opening, start = boxes[0]
+    if opening < end:
         return None
-    start += len(_BOX)
     depth = 1
     for at in range(start, min(len(text), start + _LONGEST_ANSWER + 1)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
         if depth == 0:
-            return text[start:at].strip() or None
+            answer = text[start:at].strip()
+            return answer if any(map(str.isalnum, normalize(answer))) else None
     return None
 
 
@@ -63,17 +68,22 @@ def judge(completion: str, verify: Callable[[str], float], *, format_weight: flo
     return Verdict(score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer)
 
 
-_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|rm)\s*\{([^{}]*)\}")
+_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|boldsymbol|rm)\s*\{([^{}]*)\}")
+_SPACING = re.compile(r"\\[,;: ]|\\q?quad\b|~")
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
 
 
 def normalize(answer: str) -> str:
     r"""The answer in lower case without ``\text{}``, ``$``, ``*``, quotes, brackets around it and the final dot."""
     if len(answer) > _LONGEST_ANSWER:
         return answer
-    text = _WRAPPER.sub(r"\1", answer).replace("\\,", "").strip().casefold()
+    text = _SPACING.sub(" ", answer.translate(_DASHES)).replace("\\rightarrow", "→").replace("\\to", "→").casefold()
     before = None
     while text != before:
         before = text
+        text = _WRAPPER.sub(r"\1", text)
+        for opening, closing in (("\\(", "\\)"), ("\\{", "\\}"), ("\\[", "\\]")):
+            text = text.removeprefix(opening).removesuffix(closing)
         text = text.strip().strip("$*`'\"").rstrip(".").strip()
         if len(text) >= 2 and text[0] + text[-1] in {"()", "[]", "{}"}:
             text = text[1:-1]
@@ -90,7 +100,7 @@ def match_choice(answer: str, truth: str) -> float:
     return float(normalize(answer).rstrip(":)").strip() == normalize(truth))
 
 
-_SEPARATOR = re.compile(r"\s*(?:-|–|—|,|;|>|→|\\to|\s)\s*")
+_SEPARATOR = re.compile(r"\s*(?:-|,|;|>|→|\s)\s*")
 
 
 def parse_sequence(answer: str) -> list[int] | None:

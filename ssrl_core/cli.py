@@ -30,7 +30,7 @@ _Overrides = Annotated[
 ]
 _RecipeFile = Annotated[Path, typer.Argument(help="A recipe: YAML in verl's terms plus the key 'mix'.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line a step.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print verl's command; run nothing.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what verl would get, and stop.")]
 
 
 def main() -> None:
@@ -172,15 +172,20 @@ def train(
 
 
 def _launch(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool) -> None:
-    from .verl.launch import prepare, run
+    import yaml
+
+    from .verl.launch import lost_prompts, prepare, run
     from .verl.progress import StepLine
 
     launch = prepare(stage, recipe, overrides or ())
     if dry_run:
-        typer.echo(launch.command())
+        typer.echo(yaml.safe_dump(dict(launch.config), sort_keys=False))
+        typer.echo(f"# The above goes to {launch.folder}/config.yaml, and then:\n# {launch.command()}")
         return
     typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
     code = run(launch, on_step=StepLine(launch.steps), echo=verbose)
+    if lost := lost_prompts(launch):
+        sys.stderr.write(f"ssrl: the rollouts of {lost} prompt(s) failed; look for 'Error in _run_prompt' in log.txt\n")
     if code:
         log = launch.folder / "log.txt"
         if not verbose:

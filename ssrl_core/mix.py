@@ -1,7 +1,8 @@
 """A mix: which tasks, in which proportions, at which levels, from which images. One YAML file; see ``MixConfig``.
 
-Sample 17 of a task is the same in every mix with the same seed, source and level, since each task counts its own
-samples; a smooth weighted round-robin interleaves them, so that every batch has the stated proportions.
+Sample 17 of a task is the same in every mix that gives it the same seed, split, source, size, level and options, since
+each task counts its own samples; a smooth weighted round-robin interleaves them, so that every batch has the stated
+proportions.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .answers import FORMAT_WEIGHT, INSTRUCTION
 from .errors import MixError, SourceError, SourceRejected, did_you_mean
@@ -31,6 +32,12 @@ MAX_ATTEMPTS = 64
 
 SplitName = Literal["train", "heldout"]
 LevelName = Annotated[str, BeforeValidator(lambda level: str(level) if isinstance(level, int) else level)]
+
+
+def _without_image_mark(text: str) -> str:
+    if "<image>" in text:
+        raise ValueError("'<image>' marks an image of a sample and cannot stand in the instruction")
+    return text
 
 
 class _Model(BaseModel):
@@ -54,8 +61,8 @@ class TaskConfig(_Model):
         source, seed: the task's own; those of the mix where absent.
     """
 
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    level: LevelName | dict[LevelName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
+    weight: float = Field(default=1.0, gt=0, le=1e9)
+    level: LevelName | dict[LevelName, Annotated[float, Field(gt=0, le=1e9)]] | None = None
     options: dict[str, Any] = {}
     source: str | None = None
     seed: int | None = Field(default=None, ge=0)
@@ -81,7 +88,7 @@ class MixConfig(_Model):
     samples: int = Field(default=10_000, gt=0, le=2**48)
     size: int = Field(default=448, ge=64, le=4096)
     heldout: HeldoutConfig = HeldoutConfig()
-    instruction: str = INSTRUCTION
+    instruction: Annotated[str, AfterValidator(_without_image_mark)] = INSTRUCTION
     format_weight: float = Field(default=FORMAT_WEIGHT, ge=0, lt=1)
 
 
@@ -144,15 +151,22 @@ class Mix:
             raise IndexError(f"index {index} of a mix of {len(self)} samples")
         cycles, position = divmod(index, len(self._cycle))
         which = self._cycle[position]
-        return self._draw(self._entries[which], int(cycles * self._per_cycle[which] + self._nth[position]))
+        entry, own_index = self._entries[which], int(cycles * self._per_cycle[which] + self._nth[position])
+        share = generator(entry.seed, stream=stream(entry.task.name, self.split, "level"), index=own_index).random()
+        return self._draw(entry, own_index, level=entry.levels[bisect_right(entry.level_ends, share)])
+
+    def one_of_each(self) -> Iterator[Example]:
+        """An example of every task at every level that the mix gives it."""
+        for entry in self._entries:
+            for level in entry.levels:
+                yield self._draw(entry, 0, level=level)
 
     def prompt(self, sample: Sample, task: Task) -> str:
         """The whole prompt: the task's question, then how to present the answer."""
         return f"{task.format_prompt(sample)}\n{self.config.instruction}".strip()
 
-    def _draw(self, entry: _Entry, index: int) -> Example:
+    def _draw(self, entry: _Entry, index: int, *, level: str) -> Example:
         name = entry.task.name
-        level = generator(entry.seed, stream=stream(name, self.split, "level"), index=index).random()
         refused: Counter[str] = Counter()
         for attempt in range(MAX_ATTEMPTS):
             rng = generator(entry.seed, stream=stream(name, self.split, "image"), index=index, attempt=attempt)
@@ -162,7 +176,7 @@ class Mix:
                 seed=entry.seed,
                 split=self.split,
                 index=index,
-                level=entry.levels[bisect_right(entry.level_ends, level)],
+                level=level,
                 options=entry.options,
                 source=entry.source_uri,
                 image_id=entry.images.draw(rng),
@@ -178,14 +192,16 @@ class Mix:
             return Example(recipe, sample, self.prompt(sample, entry.task))
         counts = ", ".join(f"{reason}: {n}" for reason, n in refused.most_common())
         raise SourceError(
-            f"task {name!r}, level {recipe.level!r}: {MAX_ATTEMPTS} images in a row of {entry.source_uri!r} "
+            f"task {name!r}, level {level!r}: {MAX_ATTEMPTS} images in a row of {entry.source_uri!r} "
             f"could not be used ({counts}). Give it other images, an easier level, or a larger size than {recipe.size}"
         )
 
     def _bind(self, name: str, config: TaskConfig) -> _Entry:
         where = f"{self.path}: tasks.{name}"
         task = load_task(name)
-        shares = config.level if isinstance(config.level, dict) else {config.level or next(iter(task.info.levels)): 1.0}
+        easiest = next(iter(task.info.levels))
+        shares = config.level if isinstance(config.level, dict) else {config.level: 1.0}
+        shares = {easiest if level is None else level: share for level, share in shares.items()}
         for level in shares:
             if level not in task.info.levels:
                 raise MixError(

@@ -52,8 +52,9 @@ def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
     for distribution in metadata.distributions():
         for entry in distribution.entry_points:
             if entry.group == group:
-                facts = distribution.metadata
-                plugin = InstalledPlugin(entry.name, facts["Name"], facts["Version"], facts["Summary"] or "", entry)
+                # Remains of a removed distribution have entry points and no metadata.
+                name, version, summary = (distribution.metadata[key] or "" for key in ("Name", "Version", "Summary"))
+                plugin = InstalledPlugin(entry.name, name or "(no name)", version or "(no version)", summary, entry)
                 # The first on sys.path is the one that an import would find.
                 found.setdefault(entry.name, {}).setdefault(_canonical(plugin.distribution), plugin)
     return {name: list(by_distribution.values()) for name, by_distribution in sorted(found.items())}
@@ -68,7 +69,7 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
         raise UnknownPlugin(
             f"no installed plugin provides the {kind} {name!r}.{did_you_mean(name, known)}\n"
             f"  installed: {', '.join(known) or 'none'}\n"
-            f"  to install it: pip install {distribution}"
+            f"  to install it, if that is its name: pip install {distribution}"
         )
     candidates = known[name]
     if len(candidates) > 1:
@@ -137,7 +138,7 @@ class Task:
 @cache
 def load_task(name: str) -> Task:
     """Import and bind the task of that name. Raises a PluginError that names its distribution."""
-    from .types import TaskInfo
+    from .types import Level, TaskInfo
 
     plugin = find(name)
     hooks = _load(plugin, TASK_HOOKS)
@@ -147,6 +148,13 @@ def load_task(name: str) -> Task:
         raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info {_raised(err)}") from err
     if not isinstance(info, TaskInfo) or not info.levels:
         raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info must return a TaskInfo with levels, got {info!r:.200}")
+    if not isinstance(info.version, str) or not all(
+        isinstance(name, str) and isinstance(level, Level) for name, level in info.levels.items()
+    ):
+        raise BrokenPlugin(
+            f"plugin {plugin}: ssrl_task_info: version and names of levels must be text, and levels of type Level; "
+            f"got {info!r:.300}"
+        )
     return Task(name, plugin, info, hooks)
 
 

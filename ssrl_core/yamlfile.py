@@ -31,9 +31,10 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
+            value = self.construct_object(key)
+            if value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{value!r} stands twice", key.start_mark)
+            seen.add(value)
         return super().construct_mapping(node, deep)

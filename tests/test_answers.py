@@ -34,6 +34,11 @@ def test_the_answer_of_a_well_formed_completion_is_extracted(completion, answer)
         r"<think> </think>\boxed{B}",
         r"<think>a</think>\boxed{}",
         r"<think>a</think>\boxed{ }",
+        r"<think>a</think>\boxed{{}}",
+        r"<think>a</think>\boxed{$$}",
+        r"<think>a</think>\boxed{\text{}}",
+        r"<think>a</think>\boxed{.}",
+        r"<think>a</think>\boxed{A}\boxed {B}",
         r"<think>a \boxed{B}</think>",
         r"<think>a \boxed{A}</think>\boxed{B}",
         r"<think>a</think>\boxed{A}\boxed{B}",
@@ -60,7 +65,22 @@ def test_the_score_is_accuracy_and_format_in_the_stated_proportion():
 
 
 @pytest.mark.parametrize(
-    "answer", ["B", "b", "(B)", "B.", "B)", r"\text{B}", "$B$", "**B**", " b ", "[B]", r"\mathbf{(B).}"]
+    "answer",
+    [
+        "B",
+        "b",
+        "(B)",
+        "B.",
+        "B)",
+        r"\text{B}",
+        "$B$",
+        "**B**",
+        " b ",
+        "[B]",
+        r"\mathbf{(B).}",
+        r"\mathbf{\text{B}}",
+        r"\(B\)",
+    ],
 )
 def test_decoration_of_a_letter_is_forgiven(answer):
     assert match_choice(answer, "B") == 1.0
@@ -72,7 +92,22 @@ def test_a_set_of_letters_is_not_an_answer(answer):
 
 
 @pytest.mark.parametrize(
-    "answer", ["2-1-3", "2, 1, 3", "2 1 3", "2,1,3", "(2-1-3)", "2 > 1 > 3", "2 - 1 - 3.", r"\text{2-1-3}"]
+    "answer",
+    [
+        "2-1-3",
+        "2, 1, 3",
+        "2 1 3",
+        "2,1,3",
+        "(2-1-3)",
+        "2 > 1 > 3",
+        "2 - 1 - 3.",
+        "2−1−3",
+        "2–1–3",
+        r"\{2,1,3\}",
+        r"2,\ 1,\ 3",
+        r"2 \rightarrow 1 \to 3",
+        r"\text{2-1-3}",
+    ],
 )
 def test_separators_of_a_sequence_are_forgiven(answer):
     assert match_sequence(answer, "2-1-3") == 1.0

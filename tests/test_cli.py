@@ -77,11 +77,13 @@ def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
             ["total_trainin_steps", "Did you mean 'total_training_steps'"],
         ),
         ("mix: mix.yaml\nactor_rollout_ref: {rollout: {m: 4}}", [], ["actor_rollout_ref.rollout.m"]),
+        ("mix: mix.yaml\ntrainer:", [], ["trainer: a section of settings, not None"]),
+        ("mix: mix.yaml\ntrainer: {total_epochs: {a: 1}}", [], ["trainer.total_epochs: takes a value such as 30"]),
         ("mix: mix.yaml", ["trainer.no_such_setting=1"], ["no_such_setting"]),
         (
             "mix: mix.yaml\nactor_rollout_ref: {rollout: {n: 5, log_prob_micro_batch_size_per_gpu: 7}}",
-            ["data.train_batch_size=8"],
-            ["log_prob_micro_batch_size_per_gpu = 7 must divide the 40 rollouts"],
+            ["data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8"],
+            ["log_prob_micro_batch_size_per_gpu = 7 does not divide a worker's rollouts: 40"],
         ),
     ],
 )
@@ -96,7 +98,7 @@ def test_a_mistake_in_a_recipe_is_explained(write_mix, tmp_path, recipe, overrid
         assert complaint in result.stderr
 
 
-def test_a_dry_run_prints_the_command_and_keeps_the_composed_configuration(write_mix, tmp_path):
+def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(write_mix, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     import yaml
 
@@ -108,7 +110,8 @@ def test_a_dry_run_prints_the_command_and_keeps_the_composed_configuration(write
     result = ssrl("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
     assert result.returncode == 0, result.stderr
     assert "-m verl.trainer.main_ppo" in result.stdout
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert not (tmp_path / "run").exists()
+    config = yaml.safe_load(result.stdout)
     assert config["data"]["train_files"] == str(mix)
     assert (config["trainer"]["total_training_steps"], config["trainer"]["save_freq"]) == (7, 5)
     assert config["data"]["note"] == "here"

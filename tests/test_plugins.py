@@ -78,6 +78,7 @@ def test_two_distributions_of_one_task_are_both_named(task):
         (("(answer, truth)", "(answer, truth='A')"), "'truth' has a default value"),
         (('version="1", ', ""), "ssrl_task_info raised TypeError"),
         (('levels={"1": Level("l", 0.5, ("A", "B"))}', "levels={}"), "must return a TaskInfo with levels"),
+        (('levels={"1"', "levels={1"), "names of levels must be text"),
     ],
 )
 def test_a_broken_plugin_is_named_with_its_version_and_its_fault(task, change, complaint):
@@ -145,3 +146,12 @@ def test_importing_the_core_and_the_plugins_imports_no_heavy_library():
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_remains_of_a_removed_distribution_do_not_hide_the_others(task, tmp_path, monkeypatch):
+    task(GOOD)
+    remains = tmp_path / "remains" / "ssrl_plugin_gone-0.1.dist-info"
+    remains.mkdir(parents=True)
+    (remains / "entry_points.txt").write_text("[ssrl]\ngone = ssrl_plugin_gone\n")
+    monkeypatch.syspath_prepend(str(remains.parent))
+    assert {"toy", "gone"} <= set(installed())

@@ -5,11 +5,14 @@ import json
 import pickle
 
 import pytest
+import yaml
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
-from ssrl_core.errors import MixError
+from ssrl_core import Sample
+from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
+from ssrl_core.tiny import build_tiny_model
 from ssrl_core.verl import dataset as module
 from ssrl_core.verl.dataset import MixDataset
 from ssrl_core.verl.launch import prepare
@@ -81,7 +84,7 @@ def test_the_split_is_named_after_the_file(write_mix):
     path = write_mix(FIVE)
     assert len(MixDataset(f"{path}#heldout", tokenizer=None, config=None)) == 20
     assert len(MixDataset([str(path)], tokenizer=None, config=None, max_samples=8)) == 8
-    with pytest.raises(MixError, match="after '#'"):
+    with pytest.raises(MixError, match="cannot read the mix"):
         MixDataset(f"{path}#val", tokenizer=None, config=None)
     with pytest.raises(MixError, match="one mix file"):
         MixDataset([str(path), str(path)], tokenizer=None, config=None)
@@ -132,7 +135,7 @@ def test_the_composed_configuration_passes_verls_own_checks(write_mix, tmp_path,
         "recipe.yaml",
     )
     launch = prepare("grpo", recipe, device=device)
-    config = OmegaConf.load(launch.folder / "config.yaml")
+    config = OmegaConf.create(launch.config)
     assert config.actor_rollout_ref.rollout.name == rollout
     assert ("VERL_USE_EXTERNAL_MODULES" in launch.env) == (device == "cpu")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
@@ -142,6 +145,83 @@ def test_a_resumed_run_does_not_overwrite_the_metrics_of_the_first(write_mix, tm
     write_mix(FIVE)
     recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {tmp_path}/run}}", "recipe.yaml")
     first = prepare("grpo", recipe, device="cpu")
+    (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
     second = prepare("grpo", recipe, device="cpu")
     assert first.env["VERL_FILE_LOGGER_PATH"] != second.env["VERL_FILE_LOGGER_PATH"]
+
+
+def test_settings_that_verl_leaves_open_can_be_set(write_mix):
+    write_mix(FIVE)
+    recipe = write_mix(
+        "mix: mix.yaml\n"
+        "actor_rollout_ref:\n"
+        "  rollout: {engine_kwargs: {vllm: {disable_mm_preprocessor_cache: true}}}\n"
+        "  actor: {optim: {override_optimizer_config: {eps: 1.0e-6}}}\n"
+        "reward: {custom_reward_function: {reward_kwargs: {note: 1}}}\n",
+        "recipe.yaml",
+    )
+    policy = prepare("grpo", recipe, device="cuda").config["actor_rollout_ref"]
+    assert policy["rollout"]["engine_kwargs"]["vllm"]["disable_mm_preprocessor_cache"] is True
+    assert policy["actor"]["optim"]["override_optimizer_config"] == {"eps": 1.0e-6}
+
+
+def test_a_run_leaves_a_model_unless_told_otherwise(write_mix):
+    write_mix(FIVE)
+    config = prepare("grpo", write_mix("mix: mix.yaml", "recipe.yaml"), device="cuda").config
+    assert config["trainer"]["save_freq"] > 0
+    assert "hf_model" in config["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    ["<think>so</think>\\boxed{truth}", "<think>so</think>\\boxed{{truth}}", "\\boxed{{{truth}}}", "{x}"],
+)
+def test_a_completion_that_does_not_box_its_truth_is_refused(write_mix, completion):
+    write_mix(FIVE)
+    recipe = write_mix(f"mix: mix.yaml\ndata: {{completion: {json.dumps(completion)}}}", "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"data\.completion"):
+        prepare("sft", recipe, device="cpu")
+
+
+def test_a_prompt_that_is_too_long_for_the_configuration_is_refused(write_mix, tmp_path):
+    path = write_mix(FIVE)
+    build_tiny_model(load_mix(path), tmp_path / "model", texts=16)
+    text = f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {tmp_path}/model}}}}\ndata: {{max_prompt_length: 30}}"
+    with pytest.raises(RecipeError, match=r"data\.max_prompt_length = 30 is too small"):
+        prepare("grpo", write_mix(text, "recipe.yaml"), device="cpu")
+    prepare("grpo", write_mix(text.replace("30", "1000"), "recipe.yaml"), device="cpu")
+
+
+def test_checkpoints_of_another_run_are_not_continued(write_mix, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mix = write_mix(FIVE)
+    recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {folder}}}", "recipe.yaml")
+    first = prepare("grpo", recipe, device="cpu")
+    (folder / "config.yaml").write_text(yaml.safe_dump(first.config))
+    (folder / "mix.yaml").write_bytes(mix.read_bytes())
+    (folder / "latest_checkpointed_iteration.txt").write_text("5")
+
+    prepare("grpo", recipe, ["trainer.total_training_steps=99"], device="cpu")  # the same run, only longer
+    with pytest.raises(RecipeError, match=r"(?s)another run.*algorithm\.gamma: 1\.0 -> 0\.5"):
+        prepare("grpo", recipe, ["algorithm.gamma=0.5"], device="cpu")
+    prepare("grpo", recipe, ["algorithm.gamma=0.5", "trainer.resume_mode=disable"], device="cpu")
+    mix.write_text(FIVE + "seed: 5\n")
+    with pytest.raises(RecipeError, match=r"mix\.yaml is not what it was"):
+        prepare("grpo", recipe, device="cpu")
+
+
+def test_a_plugin_whose_params_or_verifier_cannot_work_is_found_before_the_run(write_mix, probe, monkeypatch):
+    import ssrl_plugin_probe
+
+    write_mix('source: "blank:"\nsize: 64\ntasks: {probe: }')
+    recipe = write_mix("mix: mix.yaml", "recipe.yaml")
+    prepare("grpo", recipe, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(ssrl_plugin_probe, "match_choice", lambda answer, truth: 0.5)
+        with pytest.raises(PluginFailed, match=r"gives the truth '.' a score of 0\.5"):
+            prepare("grpo", recipe, device="cpu")
+    monkeypatch.setattr(ssrl_plugin_probe, "Sample", lambda images, truth: Sample(images, truth, {"n": {1, 2}}))
+    with pytest.raises(PluginFailed, match="not plain JSON"):
+        prepare("grpo", recipe, device="cpu")

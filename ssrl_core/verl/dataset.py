@@ -20,13 +20,14 @@ from PIL import Image
 from torch.utils.data import Dataset
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
+from ..answers import COMPLETION
 from ..errors import MixError
 from ..mix import Example, Mix, load_mix
 from ..render import render
 from ..types import Recipe
 
-COMPLETION = "<think>I look at the picture.</think>\\boxed{{{truth}}}"
-"""What the cold start teaches: the form of a completion. ``data.completion`` overrides it."""
+HELDOUT = "#heldout"
+"""What stands after the name of a mix file where verl's settings mean its held-out split."""
 
 
 def open_mix(data_files: str | Sequence[str]) -> Mix:
@@ -34,12 +35,7 @@ def open_mix(data_files: str | Sequence[str]) -> Mix:
     files = [data_files] if isinstance(data_files, str) else list(data_files)
     if len(files) != 1:
         raise MixError(f"expected one mix file, got {files}: name several tasks inside one mix instead")
-    path, _, split = files[0].partition("#")
-    if split in ("", "train"):
-        return load_mix(path, split="train")
-    if split == "heldout":
-        return load_mix(path, split="heldout")
-    raise MixError(f"{files[0]!r}: after '#' comes 'train' or 'heldout', not {split!r}")
+    return load_mix(files[0].removesuffix(HELDOUT), split="heldout" if files[0].endswith(HELDOUT) else "train")
 
 
 class MixDataset(Dataset[dict[str, Any]]):

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 import yaml
 
 from ..errors import RecipeError
-from ..mix import SplitName, load_mix
+from .checks import check_run
 from .recipe import Stage, compose, read_recipe
 
 _MODULE = {"sft": "verl.trainer.sft_trainer", "grpo": "verl.trainer.main_ppo"}
@@ -35,22 +36,30 @@ class Launch:
     Attributes:
         argv: verl's command line.
         env: what is set in its environment besides the current one.
-        folder: of the run: ``config.yaml``, ``command.txt``, ``log.txt``, ``metrics.jsonl`` and checkpoints.
-        steps: number of training steps, where it is known beforehand.
+        config: verl's composed configuration.
+        mix: path of the mix file.
+        folder: of the run: ``config.yaml``, ``mix.yaml``, ``command.txt``, ``log.txt``, ``metrics.jsonl``, checkpoints.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    config: Mapping[str, Any]
+    mix: Path
     folder: Path
-    steps: int | None
+
+    @property
+    def steps(self) -> int | None:
+        """Number of training steps, where the configuration says it."""
+        steps: int | None = self.config["trainer"]["total_training_steps"]
+        return steps
 
     def command(self) -> str:
-        """The command as one would type it."""
+        """The command as one would type it, once ``run`` has written the configuration."""
         return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in self.env.items()), shlex.join(self.argv)])
 
 
 def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Launch:
-    """Check a recipe and write the composed configuration into the run's folder.
+    """Check a recipe, without writing anything.
 
     Args:
         stage: ``"sft"`` for the cold start, ``"grpo"`` for reinforcement learning.
@@ -60,22 +69,21 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
         device: ``"cuda"`` or ``"cpu"``; what torch finds where absent.
 
     Raises:
-        RecipeError: the recipe or an override names a key that verl does not have, or lacks the mix.
-        MixError, PluginError, SourceError: the mix cannot be used; found out by drawing a sample of every task.
+        RecipeError: the recipe or an override names a key that verl does not have, lacks the mix, does not fit the
+            prompts, or would continue another run.
+        MixError, PluginError, SourceError: the mix cannot be used; found out by trying every task and level.
     """
     _require_verl()
     content = read_recipe(Path(recipe))
-    mix_path = content.pop("mix")
+    mix = Path(content.pop("mix"))
     for override in [given for given in overrides if given.startswith("mix=")]:
-        mix_path = str(Path(override.removeprefix("mix=")).resolve())
+        mix = Path(override.removeprefix("mix=")).resolve()
     overrides = [given for given in overrides if not given.startswith("mix=")]
-    preflight(mix_path)
     device = device or _device()
-    config = compose(stage, content, overrides, mix=mix_path, device=device, where=str(recipe))
-
+    config = compose(stage, content, overrides, mix=str(mix), device=device, where=str(recipe))
     folder = Path(config["trainer"]["default_local_dir"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    check_run(stage, config, mix, folder)
+
     entry = ["-m", _MODULE[stage], f"--config-path={folder}", "--config-name=config"]
     entry += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
     if stage == "sft":
@@ -90,23 +98,31 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
         # Small images are processed several times faster without threads, and verl runs a process for everything.
         env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
         env["RAY_worker_niceness"] = "0"  # Ray starts workers at nice 15, and they are the whole run here
-    launch = Launch((sys.executable, *entry), env, folder, config["trainer"]["total_training_steps"])
-    (folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
-    return launch
+    return Launch((sys.executable, *entry), env, config, mix, folder)
 
 
 def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool = False) -> int:
-    """Run verl to its end and return its exit code. Its output goes to ``log.txt`` (and to the terminal if ``echo``).
+    """Run verl to its end and return its exit code. Its output is appended to ``log.txt``.
 
     Args:
         launch: from ``prepare``.
         on_step: called with the step and its metrics whenever verl logs them.
-        echo: also show verl's raw output.
+        echo: show verl's raw output as well.
     """
-    with open(launch.folder / "log.txt", "a", encoding="utf-8") as log:
+    launch.folder.mkdir(parents=True, exist_ok=True)
+    (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
+    (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
+    (launch.folder / "mix.yaml").write_bytes(launch.mix.read_bytes())
+    with open(launch.folder / "log.txt", "ab", buffering=0) as log:
         process = subprocess.Popen(
-            launch.argv, env={**os.environ, **launch.env}, stdout=None if echo else log, stderr=subprocess.STDOUT
+            launch.argv,
+            env={**os.environ, **launch.env},
+            stdout=subprocess.PIPE if echo else log,
+            stderr=subprocess.STDOUT,
         )
+        tee = Thread(target=_tee, args=(process.stdout, log), daemon=True) if echo else None
+        if tee:
+            tee.start()
         try:
             for step, metrics in _follow(Path(launch.env["VERL_FILE_LOGGER_PATH"]), process):
                 on_step(step, metrics)
@@ -117,19 +133,15 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+            if tee:
+                tee.join(timeout=5)
     return process.returncode
 
 
-def preflight(mix_path: str) -> None:
-    """Load both splits of a mix and draw samples until every task had its turn. Raises what is wrong with it."""
-    splits: tuple[SplitName, ...] = ("train", "heldout")
-    for split in splits:
-        mix = load_mix(mix_path, split=split)
-        missing = set(mix.tasks)
-        for index in range(len(mix)):
-            missing.discard(mix[index].recipe.task)
-            if not missing:
-                break
+def lost_prompts(launch: Launch) -> int:
+    """Prompts whose rollouts failed; verl pads the batch and goes on, and only its log tells."""
+    log = (launch.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+    return log.count("Error in _run_prompt for uid")
 
 
 def _require_verl() -> None:
@@ -139,6 +151,13 @@ def _require_verl() -> None:
             f"training needs {', '.join(missing)}: pip install 'ssrl-core[train]' (without a GPU), "
             "or 'ssrl-core[vllm]' (with one)"
         )
+
+
+def _tee(output: IO[bytes], log: IO[bytes]) -> None:
+    for line in output:
+        log.write(line)
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 def _device() -> str:

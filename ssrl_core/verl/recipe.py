@@ -23,10 +23,12 @@ from ..yamlfile import read_mapping
 Stage = Literal["sft", "grpo"]
 
 _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
-# verl passes these on whole, so keys that its defaults do not list are legitimate there.
-_OPEN = re.compile(r"(^|\.)(ray_init|override_config|mixed_precision|apply_chat_template_kwargs|mm_processor_kwargs)$")
+# verl passes these on whole, so keys that its defaults do not list are legitimate there, as in empty sections.
+_OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
 # Settings that verl reads, or that we read, though verl's default configuration does not list them.
-_UNLISTED = re.compile(r"^data\.completion$|(^engine|\.fsdp_config)\.mixed_precision$")
+_UNLISTED = re.compile(
+    r"^data\.completion$|(^engine|\.fsdp_config)\.mixed_precision$|^reward\.custom_reward_function\.reward_kwargs$"
+)
 
 
 def read_recipe(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def read_recipe(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, 
 def compose(
     stage: Stage, content: Mapping[str, Any], overrides: Sequence[str], *, mix: str, device: str, where: str
 ) -> dict[str, Any]:
-    """verl's whole configuration, interpolations kept, with the run's folder as an absolute path.
+    """verl's whole configuration, resolved, with the run's folder as an absolute path.
 
     Args:
         stage: ``"sft"`` or ``"grpo"``.
@@ -63,10 +65,11 @@ def compose(
     Raises:
         RecipeError: a key that verl does not have, an override in bad grammar, batches that do not divide.
     """
-    layer = _merge(_defaults(stage, mix, name=Path(where).stem), _on_cpu(stage) if device == "cpu" else {})
-    config = _compose(stage, _merge(layer, content), overrides, where=where)
+    layers = (_defaults(stage, mix, name=Path(where).stem), _on_cpu(stage) if device == "cpu" else {}, content)
+    config: dict[str, Any] = _layered(stage, layers, overrides, where=where)
     if stage == "grpo":
         _check_batches(config, where=where)
+    config["trainer"]["default_local_dir"] = str(Path(config["trainer"]["default_local_dir"]).resolve())
     return config
 
 
@@ -77,6 +80,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "default_local_dir": f"runs/{name}",
         "logger": ["console", "file", "tensorboard"],
     }
+    state = ["model", "optimizer", "extra"]
     if stage == "sft":
         return {
             "data": {
@@ -86,7 +90,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
                 "completion": None,
             },
             "model": {"external_lib": "ssrl_core.verl.workers"},
-            "checkpoint": {"save_contents": ["model", "hf_model"], "load_contents": ["model"]},
+            "checkpoint": {"save_contents": [*state, "hf_model"], "load_contents": state},
             "trainer": trainer,
         }
     return {
@@ -100,9 +104,11 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "reward": {"custom_reward_function": {"path": "pkg://ssrl_core.verl.reward", "name": "compute_score"}},
         "actor_rollout_ref": {
             "model": {"external_lib": "ssrl_core.verl.workers"},
+            "actor": {"checkpoint": {"save_contents": [*state, "hf_model"], "load_contents": state}},
             "rollout": {"name": "vllm", "calculate_log_probs": True},
         },
-        "trainer": trainer,
+        # verl saves at the end only if it saves at all, and by default it does not: a long run would leave nothing.
+        "trainer": {**trainer, "save_freq": 1_000_000},
     }
 
 
@@ -140,8 +146,8 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _compose(stage: Stage, layer: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> dict[str, Any]:
-    """verl's configuration with our layer and the overrides, its interpolations kept."""
+def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Sequence[str], *, where: str) -> Any:
+    """verl's configuration with the layers and the overrides, resolved. The last layer is the user's own."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -150,74 +156,70 @@ def _compose(stage: Stage, layer: Mapping[str, Any], overrides: Sequence[str], *
 
     spec = importlib.util.find_spec("verl")
     if spec is None or not spec.submodule_search_locations:
-        raise RecipeError("verl is not installed")
+        raise RecipeError("verl is not installed: pip install 'ssrl-core[train]'")
     verl_configs = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
     name = _PRIMARY[stage]
     with tempfile.TemporaryDirectory() as scratch:
-        primary = {
-            "defaults": [name, "_self_"],
-            "hydra": {"searchpath": [f"file://{verl_configs}"]},
-            **layer,
-        }
-        (Path(scratch) / "ssrl.yaml").write_text(yaml.safe_dump(primary), encoding="utf-8")
         GlobalHydra.instance().clear()
         try:
             with hydra.initialize_config_dir(str(verl_configs), version_base=None):
-                known = OmegaConf.to_container(hydra.compose(name), resolve=False)
-            _check_keys(layer, known, where=where)  # type: ignore[arg-type]
+                known: Any = OmegaConf.to_container(hydra.compose(name), resolve=False)
+            _check_keys(layers[-1], known, where=where)
+            primary: dict[str, Any] = {
+                "defaults": [name, "_self_"],
+                "hydra": {"searchpath": [f"file://{verl_configs}"]},
+            }
+            for layer in layers:
+                primary = _merge(primary, layer)
+            (Path(scratch) / "ssrl.yaml").write_text(yaml.safe_dump(primary), encoding="utf-8")
             with hydra.initialize_config_dir(scratch, version_base=None):
-                composed = hydra.compose("ssrl", overrides=list(overrides))
-                config = OmegaConf.to_container(composed, resolve=False)
-                folder = composed.trainer.default_local_dir
+                return OmegaConf.to_container(hydra.compose("ssrl", overrides=list(overrides)), resolve=True)
         except (HydraException, OmegaConfBaseException) as err:
             reason = "\n  ".join(line for line in str(err).splitlines() if line.strip())
             raise RecipeError(f"{where}, with overrides {list(overrides)}:\n  {reason}") from err
-    config["trainer"]["default_local_dir"] = str(Path(folder).resolve())  # type: ignore[index, call-overload]
-    return config  # type: ignore[return-value]
 
 
 def _check_batches(config: Mapping[str, Any], *, where: str) -> None:
-    """Raise RecipeError for micro-batches that do not divide their batch: verl finds out in the middle of a step."""
-    policy = config["actor_rollout_ref"]
-    actor, rollout, trainer = policy["actor"], policy["rollout"], config["trainer"]
+    """Raise RecipeError for batches that do not divide evenly: verl finds out in the middle of a step."""
+    policy, trainer = config["actor_rollout_ref"], config["trainer"]
+    actor, rollout = policy["actor"], policy["rollout"]
     if actor["use_dynamic_bsz"] is not False:
         return
-    workers = trainer["n_gpus_per_node"] * trainer["nnodes"]
-    prompts = {"data.train_batch_size": config["data"]["train_batch_size"]}
-    minis = {"actor_rollout_ref.actor.ppo_mini_batch_size": actor["ppo_mini_batch_size"]}
-    for batch, key, micro in (
-        (minis, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", actor["ppo_micro_batch_size_per_gpu"]),
-        (
-            prompts,
-            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
-            rollout["log_prob_micro_batch_size_per_gpu"],
-        ),
+    prompts, mini, n = config["data"]["train_batch_size"], actor["ppo_mini_batch_size"], rollout["n"]
+    workers = trainer["n_gpus_per_node"] * trainer["nnodes"] / (actor.get("ulysses_sequence_parallel_size") or 1)
+    log_prob_micro, actor_micro = rollout["log_prob_micro_batch_size_per_gpu"], actor["ppo_micro_batch_size_per_gpu"]
+    for key, divisor, what, total in (
+        ("actor.ppo_mini_batch_size", mini, f"the {prompts} prompts of data.train_batch_size", prompts),
+        ("rollout.log_prob_micro_batch_size_per_gpu", log_prob_micro, "a worker's rollouts", prompts * n / workers),
+        ("actor.ppo_micro_batch_size_per_gpu", actor_micro, "a worker's rollouts of a mini-batch", mini * n / workers),
     ):
-        ((name, size),) = batch.items()
-        if not all(isinstance(number, int) for number in (size, micro, rollout["n"])):
+        if divisor is None:
             continue
-        share = size * rollout["n"] / workers
-        if share % micro:
+        if not isinstance(divisor, int) or divisor < 1 or total % divisor:
             raise RecipeError(
-                f"{where}: {key} = {micro} must divide the {share:g} rollouts that a worker gets of a batch "
-                f"({name} = {size} prompts x rollout.n = {rollout['n']} / {workers} worker(s))"
+                f"{where}: actor_rollout_ref.{key} = {divisor!r} does not divide {what}: {total:g} "
+                f"(data.train_batch_size = {prompts}, ppo_mini_batch_size = {mini}, rollout.n = {n}, "
+                f"{workers:g} data-parallel worker(s))"
             )
 
 
-def _check_keys(layer: Mapping[str, Any], known: Mapping[str, Any], *, where: str, path: str = "") -> None:
-    """Raise RecipeError for a key that verl's configuration does not have."""
-    for key, value in layer.items():
+def _check_keys(content: Mapping[str, Any], known: Mapping[str, Any], *, where: str, path: str = "") -> None:
+    """Raise RecipeError for what cannot be merged into verl's configuration: unknown keys, values for sections."""
+    for key, value in content.items():
         here = f"{path}.{key}" if path else str(key)
+        if _UNLISTED.search(here):
+            continue
         if key not in known:
-            if _UNLISTED.search(here):
-                continue
             raise RecipeError(
                 f"{where}: {here}: verl has no such setting.{did_you_mean(str(key), map(str, known))} "
                 f"Known under {path or 'the top level'}: {', '.join(map(str, known))}"
             )
-        if isinstance(value, Mapping) and not _OPEN.search(here):
-            if not isinstance(known[key], Mapping):
-                raise RecipeError(f"{where}: {here}: takes a value such as {known[key]!r}, not a mapping")
+        section = isinstance(known[key], Mapping) and bool(known[key])
+        if section and not isinstance(value, Mapping):
+            raise RecipeError(f"{where}: {here}: a section of settings, not {value!r}. Remove it, or fill it in")
+        if not section and isinstance(value, Mapping) and known[key] not in (None, {}):
+            raise RecipeError(f"{where}: {here}: takes a value such as {known[key]!r}, not a mapping")
+        if section and not _OPEN.search(here):
             _check_keys(value, known[key], where=where, path=here)
 
 

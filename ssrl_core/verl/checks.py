@@ -1,0 +1,115 @@
+"""What would go wrong in the middle of a run, found before it starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..answers import COMPLETION, extract_answer
+from ..errors import PluginFailed, RecipeError
+from ..evaluate import token_ids
+from ..mix import Example, SplitName, load_mix
+from .recipe import Stage
+
+
+def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
+    """Raise an error for a mix, a completion, a prompt length or a folder that this run cannot use."""
+    examples = try_everything(mix)
+    if stage == "sft":
+        check_completion(config["data"]["completion"] or COMPLETION, examples)
+    check_prompt_length(stage, config, examples)
+    if config["trainer"]["resume_mode"] == "auto":
+        refuse_another_run(folder, config, mix)
+
+
+def try_everything(mix_path: Path) -> list[Example]:
+    """An example of every task of a mix at every level, from both splits.
+
+    Raises:
+        MixError, PluginError, SourceError: whatever keeps one of them from being made, verified or sent to a worker.
+    """
+    examples = []
+    splits: tuple[SplitName, ...] = ("train", "heldout")
+    for split in splits:
+        mix = load_mix(mix_path, split=split)
+        for example in mix.one_of_each():
+            task, sample = mix.tasks[example.recipe.task], example.sample
+            try:
+                params = json.loads(json.dumps(dict(sample.params)))
+            except (TypeError, ValueError) as err:
+                raise PluginFailed(f"plugin {task.plugin}: params of a sample are not plain JSON: {err}") from err
+            score = task.verify_answer(sample.truth, truth=sample.truth, params=params)
+            if score != 1.0:
+                raise PluginFailed(
+                    f"plugin {task.plugin}: the verifier gives the truth {sample.truth!r} a score of {score}, not 1.0 "
+                    f"(level {example.recipe.level!r})"
+                )
+            examples.append(example)
+    return examples
+
+
+def check_completion(template: str, examples: Sequence[Example]) -> None:
+    """Raise RecipeError unless the answer of a cold-start completion is the truth that it was made from."""
+    for truth in sorted({example.sample.truth for example in examples}):
+        try:
+            answer = extract_answer(template.format(truth=truth))
+        except (KeyError, IndexError, ValueError) as err:
+            answer = f"{type(err).__name__}: {err}"
+        if answer != truth:
+            raise RecipeError(
+                f"data.completion: {template!r} must give the truth {truth!r} as its boxed answer, not {answer!r}.\n"
+                f"  It is formatted with {{truth}}, so that other braces are doubled, as in {COMPLETION}"
+            )
+
+
+def check_prompt_length(stage: Stage, config: Mapping[str, Any], examples: Sequence[Example]) -> None:
+    """Raise RecipeError for prompts that are too long for the configuration: verl would lose their rollouts.
+
+    Looks only at models in a local folder; others may have to be downloaded first.
+    """
+    model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
+    if not Path(model["path"]).is_dir():
+        return
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(model["path"])
+    key = "max_length" if stage == "sft" else "max_prompt_length"
+    limit = config["data"][key]
+    for example in examples:
+        length = len(token_ids(processor, example))
+        if length > limit:
+            recipe = example.recipe
+            raise RecipeError(
+                f"data.{key} = {limit} is too small: a prompt of {recipe.task!r}, level {recipe.level!r}, has {length} "
+                f"tokens with this model. Raise it, or lower the mix's size of {recipe.size} pixels"
+            )
+
+
+def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> None:
+    """Raise RecipeError where a folder's checkpoints, which verl would continue, belong to something else."""
+    kept_config, kept_mix = folder / "config.yaml", folder / "mix.yaml"
+    if not (folder / "latest_checkpointed_iteration.txt").exists() or not kept_config.exists():
+        return
+    before = yaml.safe_load(kept_config.read_text(encoding="utf-8"))
+    changed = [line for line in _differences(before, config) if not line.startswith("trainer.")]
+    if kept_mix.exists() and kept_mix.read_bytes() != mix.read_bytes():
+        changed.append(f"{mix} is not what it was then (see {kept_mix})")
+    if changed:
+        raise RecipeError(
+            f"{folder} holds checkpoints of another run, which verl would continue. What differs:\n  "
+            + "\n  ".join(changed[:10])
+            + "\nGive this run a folder of its own (trainer.default_local_dir=...), or start anew in this one "
+            "(trainer.resume_mode=disable)"
+        )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif before != now:
+        yield f"{path}: {before!r} -> {now!r}"
