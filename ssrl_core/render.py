@@ -8,12 +8,9 @@ from .seeding import generator
 from .sources import open_source, to_working_size
 from .types import Recipe, Sample
 
-STREAMS = ("level", "image", "crop", "task")
-"""What is drawn independently for a sample: its level, its source image, the crop of it, and the puzzle."""
-
 
 def stream(task: str, split: str, name: str) -> str:
-    """The name of one of a sample's random streams, for ``seeding.generator``."""
+    """The name of a random stream: of a sample's ``level``, source ``image``, ``crop`` of it, or ``task`` (the puzzle)."""
     return f"{task}/{split}/{name}"
 
 
