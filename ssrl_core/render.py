@@ -10,7 +10,7 @@ from .types import Recipe, Sample
 
 
 def stream(task: str, split: str, name: str) -> str:
-    """The name of a random stream of a sample: of its ``level``, its source ``image``, the ``crop``, or the ``task``."""
+    """The name of a random stream of a sample: its ``level``, source ``image``, ``crop`` or ``task``."""
     return f"{task}/{split}/{name}"
 
 
