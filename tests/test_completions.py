@@ -1,0 +1,71 @@
+"""Batched completions: images of different sizes and numbers in one batch reach the prompts that they belong to."""
+
+import pytest
+
+from ssrl_core.completions import complete, load_model
+from ssrl_core.evaluate import evaluate, summarize, token_ids
+from ssrl_core.mix import load_mix
+from ssrl_core.tiny import build_tiny_model
+
+torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
+
+MIX = """
+source: "synthetic:?width=192&height=144"
+size: 112
+heldout: {samples: 12}
+tasks: {flipped_patch: , cropped_patch: , depth_ordering: }
+"""
+
+
+@pytest.fixture(scope="module")
+def model_and_mix(tmp_path_factory):
+    from transformers import AutoProcessor
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "mix.yaml").write_text(MIX)
+    mix = load_mix(folder / "mix.yaml")
+    build_tiny_model(mix, folder / "model", texts=32)
+    return load_model(str(folder / "model")), AutoProcessor.from_pretrained(folder / "model"), mix, folder / "model"
+
+
+def log_probs_alone(model, processor, prompt, images, completion):
+    """The log-probabilities of a completion from a forward pass over this one example."""
+    ids = torch.tensor([[*prompt, *completion]])
+    inputs = dict(processor.image_processor(images=list(images), return_tensors="pt"))
+    inputs["mm_token_type_ids"] = (ids == processor.image_token_id).long()
+    with torch.inference_mode():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0]
+
+
+def test_a_batch_gives_every_example_the_probabilities_that_it_has_alone(model_and_mix):
+    model, processor, mix, _ = model_and_mix
+    examples = [mix[index] for index in range(9)]
+    prompts = [token_ids(processor, example) for example in examples]
+    images = [list(example.sample.images) for example in examples]
+    assert len({tuple(image.size for image in row) for row in images}) > 3
+    torch.manual_seed(0)
+    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0)
+    for prompt, row, completion in zip(prompts, images, written, strict=True):
+        alone = log_probs_alone(model, processor, prompt, row, completion.token_ids)
+        assert alone.tolist() == pytest.approx(completion.log_probs, abs=1e-4)
+
+
+def test_the_probabilities_depend_on_the_images(model_and_mix):
+    model, processor, mix, _ = model_and_mix
+    one, other = (mix[index] for index in (1, 4))  # of one task, with images of the same sizes
+    prompt = token_ids(processor, one)
+    if prompt != token_ids(processor, other):
+        pytest.fail("the two examples were meant to differ in their images only")
+    completion = complete(model, processor, [prompt], [list(one.sample.images)], max_new_tokens=6)[0].token_ids
+    own, exchanged = (log_probs_alone(model, processor, prompt, e.sample.images, completion) for e in (one, other))
+    assert (own - exchanged).abs().max() > 1e-3
+
+
+def test_an_evaluation_counts_by_task(model_and_mix):
+    *_, mix, folder = model_and_mix
+    answered = evaluate(str(folder), load_mix(mix.path, split="heldout"), count=12, max_new_tokens=4, batch=5)
+    summary = summarize(answered)
+    assert {task: result.count for task, result in summary.items()} == dict.fromkeys(mix.tasks, 4)
+    assert all(result.acc == result.format == result.score == 0.0 for result in summary.values())
+    assert summary["cropped_patch"].chance == 0.25
