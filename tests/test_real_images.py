@@ -70,14 +70,24 @@ def test_frames_carry_every_level_of_the_depth_tasks(write_mix, task, level):
 def test_all_five_tasks_train_on_real_images(write_mix, photographs, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     write_mix(mix_text(photographs, size=140))
-    recipe = write_mix(
+    sft = write_mix(
         f"""
 mix: mix.yaml
-data: {{train_batch_size: 10, max_prompt_length: 600, max_response_length: 8}}
+data: {{train_batch_size: 40, micro_batch_size_per_gpu: 40, max_length: 700, val_max_samples: 40}}
+model: {{path: {tmp_path}/model}}
+optim: {{lr: 2.0e-3, lr_scheduler_type: constant}}
+trainer: {{logger: [console, file], total_training_steps: 16, default_local_dir: {tmp_path}/sft}}
+""",
+        "sft.yaml",
+    )
+    grpo = write_mix(
+        f"""
+mix: mix.yaml
+data: {{train_batch_size: 10, max_prompt_length: 600, max_response_length: 24}}
 actor_rollout_ref:
-  model: {{path: {tmp_path}/model}}
-  actor: {{use_kl_loss: false, ppo_mini_batch_size: 10, ppo_micro_batch_size_per_gpu: 10}}
-  rollout: {{n: 2, log_prob_micro_batch_size_per_gpu: 10}}
+  model: {{path: {tmp_path}/sft/global_step_16/huggingface}}
+  actor: {{use_kl_loss: false, ppo_mini_batch_size: 10, ppo_micro_batch_size_per_gpu: 20}}
+  rollout: {{n: 4, log_prob_micro_batch_size_per_gpu: 20}}
 trainer:
   logger: [console, file]
   default_local_dir: {tmp_path}/run
@@ -87,12 +97,13 @@ trainer:
 """,
         "grpo.yaml",
     )
-    for command in (["tiny-model", tmp_path / "mix.yaml", tmp_path / "model"], ["train", recipe]):
+    for command in (["tiny-model", tmp_path / "mix.yaml", tmp_path / "model"], ["sft", sft], ["train", grpo]):
         subprocess.run([sys.executable, "-m", "ssrl_core", *map(str, command)], check=True, env=os.environ)
     steps = [json.loads(line)["data"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     trained = [metrics for metrics in steps if "actor/grad_norm" in metrics]
     assert len(trained) == 3
+    assert all(metrics["actor/grad_norm"] > 0 for metrics in trained)
     assert max(metrics["training/rollout_probs_diff_max"] for metrics in trained) < 1e-4
     assert "Error in _run_prompt" not in (tmp_path / "run" / "log.txt").read_text(errors="replace")
     rollouts = (tmp_path / "run" / "rollouts" / "1.jsonl").read_text().splitlines()
-    assert len(rollouts) == 10 * 2
+    assert len(rollouts) == 10 * 4
