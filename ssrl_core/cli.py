@@ -174,7 +174,7 @@ def train(
 def _launch(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool) -> None:
     import yaml
 
-    from .verl.launch import lost_prompts, prepare, run
+    from .verl.launch import prepare, run
     from .verl.progress import StepLine
 
     launch = prepare(stage, recipe, overrides or ())
@@ -183,8 +183,8 @@ def _launch(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose:
         typer.echo(f"# The above goes to {launch.folder}/config.yaml, and then:\n# {launch.command()}")
         return
     typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
-    code = run(launch, on_step=StepLine(launch.steps), echo=verbose)
-    if lost := lost_prompts(launch):
+    code, lost = run(launch, on_step=StepLine(launch.steps), echo=verbose)
+    if lost:
         sys.stderr.write(f"ssrl: the rollouts of {lost} prompt(s) failed; look for 'Error in _run_prompt' in log.txt\n")
     if code:
         log = launch.folder / "log.txt"

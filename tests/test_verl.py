@@ -225,3 +225,32 @@ def test_a_plugin_whose_params_or_verifier_cannot_work_is_found_before_the_run(w
     monkeypatch.setattr(ssrl_plugin_probe, "Sample", lambda images, truth: Sample(images, truth, {"n": {1, 2}}))
     with pytest.raises(PluginFailed, match="not plain JSON"):
         prepare("grpo", recipe, device="cpu")
+
+
+def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(tmp_path):
+    import sys
+
+    from ssrl_core.verl.launch import Launch, run
+
+    (tmp_path / "mix.yaml").write_text(FIVE)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.txt").write_text("Error in _run_prompt for uid=of-an-earlier-run\n")
+    program = (
+        "import json, os\n"
+        "with open(os.environ['VERL_FILE_LOGGER_PATH'], 'w') as file:\n"
+        "    for step in (1, 2): file.write(json.dumps({'step': step, 'data': {'x': step}}) + '\\n')\n"
+        "print('Error in _run_prompt for uid=7')\n"
+        "raise SystemExit(3)"
+    )
+    config = {"trainer": {"total_training_steps": 2}}
+    env = {"VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
+    steps = []
+    finished = run(
+        Launch((sys.executable, "-c", program), env, config, tmp_path / "mix.yaml", folder),
+        on_step=lambda step, metrics: steps.append((step, metrics)),
+    )
+    assert steps == [(1, {"x": 1}), (2, {"x": 2})]
+    assert (finished.code, finished.lost_prompts) == (3, 1)
+    assert "uid=of-an-earlier-run" in (folder / "log.txt").read_text()
+    assert (folder / "mix.yaml").read_text() == FIVE

@@ -128,7 +128,9 @@ def measure(model: Path, heldout: Mix) -> list[Answered]:
 
 def train(launch: Launch) -> None:
     """Run verl; a line a step."""
-    code = run(launch, on_step=StepLine(launch.steps))
+    code, lost = run(launch, on_step=StepLine(launch.steps))
+    if lost:
+        console.print(f"the rollouts of {lost} prompts failed; see {launch.folder / 'log.txt'}")
     if code:
         tail = (launch.folder / "log.txt").read_text(errors="replace").splitlines()[-30:]
         raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {launch.folder / 'log.txt'}"]))

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -101,8 +101,15 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     return Launch((sys.executable, *entry), env, config, mix, folder)
 
 
-def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool = False) -> int:
-    """Run verl to its end and return its exit code. Its output is appended to ``log.txt``.
+class Finished(NamedTuple):
+    """How a run ended: verl's exit code, and the number of prompts whose rollouts failed (verl only logs them)."""
+
+    code: int
+    lost_prompts: int
+
+
+def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool = False) -> Finished:
+    """Run verl to its end. Its output is appended to ``log.txt``.
 
     Args:
         launch: from ``prepare``.
@@ -113,7 +120,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
     (launch.folder / "mix.yaml").write_bytes(launch.mix.read_bytes())
-    with open(launch.folder / "log.txt", "ab", buffering=0) as log:
+    with open(launch.folder / "log.txt", "a+b", buffering=0) as log:
+        begin = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             launch.argv,
             env={**os.environ, **launch.env},
@@ -135,13 +143,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
                 process.wait()
             if tee:
                 tee.join(timeout=5)
-    return process.returncode
-
-
-def lost_prompts(launch: Launch) -> int:
-    """Prompts whose rollouts failed; verl pads the batch and goes on, and only its log tells."""
-    log = (launch.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-    return log.count("Error in _run_prompt for uid")
+        log.seek(begin)
+        return Finished(process.returncode, sum(b"Error in _run_prompt for uid" in line for line in log))
 
 
 def _require_verl() -> None:
