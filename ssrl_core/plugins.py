@@ -8,9 +8,10 @@ task can never answer for another.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,11 @@ class Task:
             raise self._failed("ssrl_generate_sample", what) from err
         if not isinstance(sample, Sample) or not sample.images or not isinstance(sample.truth, str):
             raise self._failed("ssrl_generate_sample", f"returned {sample!r:.200}, not a Sample with images and truth")
-        return sample
+        try:
+            # Here, so that prompt and verifier see the same params in training, evaluation and preview.
+            return replace(sample, params=json.loads(json.dumps(dict(sample.params))))
+        except (TypeError, ValueError) as err:
+            raise self._failed("ssrl_generate_sample", f"params of a sample are not plain JSON: {err}") from err
 
     def format_prompt(self, sample: Sample) -> str:
         """The question; see ``ssrl_format_prompt``. Raises PluginFailed."""

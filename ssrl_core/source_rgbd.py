@@ -24,15 +24,15 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 import cv2
 import numpy as np
 
-from .errors import SourceError, SourceRejected, did_you_mean
+from .errors import SourceError, SourceRejected
 from .hookspecs import hookimpl
 from .imageio import MOST_PIXELS, folder_of, list_files, path_below, read_plane, read_rgb
 from .types import Intrinsics, SourceImage
+from .uris import query_options
 
 LAYOUTS = (
     ("*.color.jpg", "*.depth.png"),
@@ -161,7 +161,7 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
     if scheme != "rgbd":
         return None
     text, _, query = rest.partition("?")
-    options = _options(uri, query)
+    options = query_options(uri, query, known=_OPTIONS)
     root = folder_of(uri, text, example="rgbd:/data/frames")
     if ("color" in options) != ("depth" in options):
         raise SourceError(f"image source {uri!r}: give both color and depth, or neither")
@@ -185,21 +185,6 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
         f"image source {uri!r}: no pair of colour and depth in {str(root)!r}, of {len(files)} files below it. Tried:\n"
         f"{tried}\n  say how the files are called, for example rgbd:{text}?color=*_rgb.png&depth=*_depth.png"
     )
-
-
-def _options(uri: str, query: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    # A plus sign is no space here: file names have plus signs.
-    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
-        if key not in _OPTIONS:
-            raise SourceError(
-                f"image source {uri!r}: there is no option {key!r}.{did_you_mean(key, _OPTIONS)}\n"
-                f"  options: {', '.join(_OPTIONS)}"
-            )
-        if key in options:
-            raise SourceError(f"image source {uri!r}: option {key!r} is given twice")
-        options[key] = value
-    return options
 
 
 def _pattern(uri: str, key: str, text: str) -> Pattern:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
 
 import numpy as np
 
-from .errors import SourceError, did_you_mean
+from .errors import SourceError
 from .hookspecs import hookimpl
 from .types import SourceImage
+from .uris import query_options
 
 SCENES = 2**31
 _ID = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -76,14 +76,7 @@ def ssrl_open_source(uri: str) -> SyntheticSource | None:
             f"image source {uri!r}: synthetic takes no path, only options: synthetic:?width=448&height=336"
         )
     values: dict[str, int] = {}
-    for key, text in parse_qsl(query, keep_blank_values=True):
-        if key not in _LIMITS:
-            raise SourceError(
-                f"image source {uri!r}: there is no option {key!r}.{did_you_mean(key, _LIMITS)}\n"
-                f"  options: {', '.join(_LIMITS)}"
-            )
-        if key in values:
-            raise SourceError(f"image source {uri!r}: option {key!r} is given twice")
+    for key, text in query_options(uri, query, known=_LIMITS).items():
         low, high = _LIMITS[key]
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
             raise SourceError(f"image source {uri!r}: {key} must be a whole number from {low} to {high}, not {text!r}")

@@ -12,7 +12,6 @@ import pytest
 from ssrl_core import plugins, sources
 
 FIXTURES = Path(__file__).parent / "fixtures"
-KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
 
 
 def write_distribution(

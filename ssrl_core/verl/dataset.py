@@ -6,12 +6,10 @@ The mix file is the data file: ``data.train_files=mix.yaml`` and ``data.val_file
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
 from threading import Lock
 from typing import Any
 
@@ -25,9 +23,7 @@ from ..errors import MixError
 from ..mix import Example, Mix, load_mix
 from ..render import render
 from ..types import Recipe
-
-HELDOUT = "#heldout"
-"""What stands after the name of a mix file where verl's settings mean its held-out split."""
+from .recipe import HELDOUT
 
 
 def open_mix(data_files: str | Sequence[str]) -> Mix:
@@ -38,6 +34,11 @@ def open_mix(data_files: str | Sequence[str]) -> Mix:
     return load_mix(files[0].removesuffix(HELDOUT), split="heldout" if files[0].endswith(HELDOUT) else "train")
 
 
+def _length(mix: Mix, max_samples: int) -> int:
+    """Rows of a dataset; verl writes -1 for no limit."""
+    return min(len(mix), max_samples) if max_samples > 0 else len(mix)
+
+
 class MixDataset(Dataset[dict[str, Any]]):
     """verl's RL dataset over a mix (``data.custom_cls``): map-style, constant in memory, less than 2 KB a row."""
 
@@ -45,7 +46,7 @@ class MixDataset(Dataset[dict[str, Any]]):
         self, data_files: str | Sequence[str], tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1
     ) -> None:
         self.mix = open_mix(data_files)
-        self.length = min(len(self.mix), max_samples) if max_samples > 0 else len(self.mix)
+        self.length = _length(self.mix, max_samples)
 
     def __len__(self) -> int:
         return self.length
@@ -59,7 +60,7 @@ class MixDataset(Dataset[dict[str, Any]]):
             "extra_info": {
                 "index": index,
                 "task": example.recipe.task,
-                "params": json.loads(json.dumps(dict(example.sample.params))),
+                "params": example.sample.params,
                 "format_weight": self.mix.config.format_weight,
             },
             "index": index,
@@ -133,9 +134,9 @@ class MixSFTDataset(MultiTurnSFTDataset):
     def _read_files_and_process(self) -> None:
         from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
 
-        self.dataframe = _LazyRows(open_mix(self.parquet_files), completion=self.completion)
-        length = len(self.dataframe)
-        self.messages = range(min(length, self.max_samples) if self.max_samples > 0 else length)
+        mix = open_mix(self.parquet_files)
+        self.dataframe = _LazyRows(mix, completion=self.completion)
+        self.messages = range(_length(mix, self.max_samples))
         self.tools = self.enable_thinking = None
         self.system_prompt, self.generation_prompt = extract_system_prompt_and_generation(
             self.tokenizer, **self.apply_chat_template_kwargs
@@ -152,9 +153,6 @@ class _LazyRows:
     def iloc(self) -> _LazyRows:
         return self
 
-    def __len__(self) -> int:
-        return len(self._mix)
-
     def __getitem__(self, index: int) -> _Row:
         example = self._mix[index]
         return _Row(
@@ -163,7 +161,6 @@ class _LazyRows:
                 {"role": "assistant", "content": self._completion.format(truth=example.sample.truth)},
             ],
             images=list(example.sample.images),
-            recipe=asdict(example.recipe),
         )
 
 

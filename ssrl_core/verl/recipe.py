@@ -22,6 +22,9 @@ from ..yamlfile import read_mapping
 
 Stage = Literal["sft", "grpo"]
 
+HELDOUT = "#heldout"
+"""What stands after the name of a mix file where verl's settings mean its held-out split."""
+
 _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
 # verl passes these on whole, so keys that its defaults do not list are legitimate there, as in empty sections.
 _OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
@@ -85,7 +88,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         return {
             "data": {
                 "train_files": mix,
-                "val_files": f"{mix}#heldout",
+                "val_files": f"{mix}{HELDOUT}",
                 "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixSFTDataset"},
                 "completion": None,
             },
@@ -97,7 +100,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "algorithm": {"adv_estimator": "grpo"},
         "data": {
             "train_files": mix,
-            "val_files": f"{mix}#heldout",
+            "val_files": f"{mix}{HELDOUT}",
             "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixDataset"},
             "shuffle": False,  # the mix is random already, and every batch of it has the stated proportions
         },
