@@ -39,6 +39,8 @@ class TaskInfo:
         levels: name -> level, easiest first; by custom ``"1"``, ``"2"``, ... and ``"paper"``.
         needs_depth: whether sources must carry depth.
         options: the pydantic model of the task's options; None where it has none.
+        known_failures: criteria of the conformance kit that the task does not meet by design, each with the reason:
+            ``"leaks.seams"``, or ``"leaks.seams@2"`` for level 2 only.
     """
 
     version: str
@@ -46,6 +48,7 @@ class TaskInfo:
     levels: Mapping[str, Level]
     needs_depth: bool = False
     options: type[Options] | None = None
+    known_failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {"ssrl_core", "ssrl_core.answers", "ssrl_core.drawing", "ssrl_core.regions"}
+PUBLIC = {"ssrl_core", "ssrl_core.answers", "ssrl_core.drawing", "ssrl_core.prompts", "ssrl_core.regions"}
 
 
 def imported(path):
