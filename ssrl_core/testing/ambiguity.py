@@ -1,0 +1,105 @@
+"""Ambiguity: no second answer is right."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..answers import normalize
+from ..errors import SourceRejected
+from ..types import SourceImage
+from .criteria import Family, NotRun, Trial
+from .images import hard_images
+from .report import Outcome
+from .samples import make_on
+
+family = Family("ambiguity")
+
+TWINS = 3.0
+"""Grey levels of 255: pictures whose 16 x 16 thumbnails differ by less on average look the same."""
+
+LOOKALIKE = 2.0
+"""Grey levels of 255: the same for whole samples, at their most different cell of a 24 x 24 grid, smoothed."""
+
+TRIES = 48
+
+
+@family("oracle", "an oracle that is told the definition, not the generator's variables, finds the truth and no other")
+def oracle(trial: Trial) -> Outcome:
+    """The author's ``solve`` on samples with images."""
+    if trial.solve is None:
+        raise NotRun("no oracle: override solve(source, sample) in a subclass of PretextTaskTests")
+    wrong = []
+    for made in trial.few:
+        found = {normalize(answer) for answer in trial.solve(made.source, made.sample)}
+        if found != {normalize(made.sample.truth)}:
+            wrong.append(f"sample {made.index}: {sorted(found)} instead of {made.sample.truth!r}")
+    return Outcome(
+        not wrong, f"{len(wrong)} of {len(trial.few)} samples" + (f", e.g. {wrong[0]}" if wrong else ""), "0"
+    )
+
+
+@family("twins", "no two candidates of one sample look the same")
+def twins(trial: Trial) -> Outcome:
+    """Pictures of one size within a sample, as thumbnails."""
+    least, pairs = 255.0, 0
+    for made in trial.few:
+        for one, other in combinations(made.sample.images[1:], 2):
+            if one.size == other.size:
+                pairs += 1
+                least = min(least, float(np.abs(_thumbnail(one, 16) - _thumbnail(other, 16)).mean()))
+    if not pairs:
+        return Outcome(True, "one picture a sample: there are no candidates", f"at least {TWINS}")
+    return Outcome(
+        least >= TWINS,
+        f"{least:.1f} grey levels between the closest of {pairs} pairs",
+        f"at least {TWINS}",
+        figures={"least": least, "pairs": pairs},
+        remedy="reject images whose candidates look alike",
+    )
+
+
+@family("lookalikes", "two samples of one image that look the same have the same truth")
+def lookalikes(trial: Trial) -> Outcome:
+    """Many samples of each of some images, also hard ones; all pairs with the same prompt and different truths."""
+    least, what, pairs = 255.0, "", 0
+    for name, image in _some_images(trial):
+        seen: dict[tuple[object, ...], list[tuple[np.ndarray, str]]] = {}
+        for number in range(TRIES):
+            try:
+                made = make_on(trial.plan, image, number)
+            except SourceRejected:
+                continue
+            pictures = made.sample.images
+            key = (made.prompt, tuple(picture.size for picture in pictures))
+            cells = np.stack([_thumbnail(picture, 24) for picture in pictures])
+            seen.setdefault(key, []).append((cells, made.sample.truth))
+        for alike in seen.values():
+            for (a, truth), (b, other) in combinations(alike, 2):
+                if truth != other:
+                    pairs += 1
+                    apart = float(np.abs(a - b).max())
+                    if apart < least:
+                        least, what = apart, f"{truth!r} and {other!r} on {name}"
+    if not pairs:
+        return Outcome(True, "no two samples of an image have the same prompt and sizes", f"at least {LOOKALIKE}")
+    return Outcome(
+        least >= LOOKALIKE,
+        f"{least:.1f} grey levels between the closest of {pairs} pairs ({what})",
+        f"at least {LOOKALIKE}",
+        figures={"least": least, "pairs": pairs},
+        remedy="reject images on which another answer gives the same pictures",
+    )
+
+
+def _some_images(trial: Trial) -> list[tuple[str, SourceImage]]:
+    pool = [(f"image {made.source.id!r}", made.source) for made in trial.few[:4]]
+    hard = hard_images(trial.plan.size, depth=trial.task.info.needs_depth)
+    return [*pool, *hard.items()]
+
+
+def _thumbnail(image: Image.Image, side: int) -> np.ndarray:
+    return cv2.resize(np.asarray(image), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)

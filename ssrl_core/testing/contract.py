@@ -1,0 +1,109 @@
+"""The contract: what a sample, a prompt and a truth must be like."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from ..answers import extract_answer
+from .criteria import Family, Trial
+from .report import Outcome
+
+family = Family("contract")
+
+SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
+LONGEST_PROMPT = 4000
+
+
+@family("hooks", "all four hooks are there, with arguments that pluggy passes", once=True)
+def hooks(trial: Trial) -> Outcome:
+    """Loading a task checks them; a task that does not load never comes this far."""
+    return Outcome(True, f"{trial.task.plugin} loads", "no problem found")
+
+
+@family("levels", "at least one level, each with a chance in (0, 1) that fits its answers", once=True)
+def levels(trial: Trial) -> Outcome:
+    """The declared chance is not below that of a uniform draw, and no answer is listed twice."""
+    wrong = []
+    for name, level in trial.task.info.levels.items():
+        if not 0 < level.chance < 1:
+            wrong.append(f"level {name!r}: chance {level.chance}")
+        answers = level.answers or ()
+        if len(set(answers)) != len(answers):
+            wrong.append(f"level {name!r}: an answer is listed twice")
+        if answers and level.chance < 1 / len(answers) - 1e-9:
+            wrong.append(f"level {name!r}: chance {level.chance:.4f} is below one of {len(answers)} answers")
+    return Outcome(not wrong, "; ".join(wrong) or f"{len(trial.task.info.levels)} levels", "nothing wrong")
+
+
+@family("images", "RGB images of 16 to 4,096 pixels a side, one '<image>' in the prompt for each")
+def images(trial: Trial) -> Outcome:
+    """Modes, sizes and marks of some samples."""
+    wrong = set()
+    for made in trial.few:
+        for image in made.sample.images:
+            if image.mode != "RGB":
+                wrong.add(f"mode {image.mode}")
+            if not SMALLEST_SIDE <= min(image.size) <= max(image.size) <= LARGEST_SIDE:
+                wrong.add(f"{image.width} x {image.height} pixels")
+        if made.prompt.count("<image>") != len(made.sample.images):
+            wrong.add(f"{made.prompt.count('<image>')} marks for {len(made.sample.images)} images")
+    return Outcome(not wrong, ", ".join(sorted(wrong)) or f"{len(trial.few)} samples are so", "nothing else")
+
+
+@family("truth", "the truth is one of the level's answers and survives the box of a completion")
+def truth(trial: Trial) -> Outcome:
+    """Every truth, extracted from a completion, comes back."""
+    lost = {t for t in set(trial.truths) if extract_answer(f"<think>x</think>\\boxed{{{t}}}") != t}
+    answers = trial.level.answers
+    unknown = set(trial.truths) - set(answers) if answers else set()
+    wrong = [f"{t!r} is not among the answers" for t in sorted(unknown)[:3]]
+    wrong += [f"{t!r} is not what a box of it gives" for t in sorted(lost)[:3]]
+    return Outcome(not wrong, "; ".join(wrong) or f"{len(set(trial.truths))} different truths are so", "all")
+
+
+@family("json", "truth, params and prompt are the same after a round trip through JSON")
+def survives_json(trial: Trial) -> Outcome:
+    """What is stored in a row gives the same prompt and score as the sample itself."""
+    changed = []
+    for made in trial.few:
+        sample = made.sample
+        again, params = json.loads(json.dumps([sample.truth, dict(sample.params)]))
+        other = replace(sample, truth=again, params=params)
+        if (again, params) != (sample.truth, dict(sample.params)) or trial.task.format_prompt(other) != made.prompt:
+            changed.append(made.index)
+    return Outcome(not changed, f"{len(changed)} of {len(trial.few)} samples changed", "0")
+
+
+@family("prompt", "the prompt is not empty, at most 4,000 characters, and does not depend on the truth")
+def prompt(trial: Trial) -> Outcome:
+    """The prompt of a sample in which only the truth is exchanged for another stays as it is."""
+    longest = max(len(row.prompt) for row in trial.natural)
+    empty = any(not re.sub(r"<image>", "", row.prompt).strip() for row in trial.natural)
+    others = list(dict.fromkeys(trial.truths))
+    depends = sum(
+        trial.task.format_prompt(replace(made.sample, truth=other)) != made.prompt
+        for made in trial.few
+        for other in others[:8]
+    )
+    return Outcome(
+        not empty and longest <= LONGEST_PROMPT and not depends,
+        f"at most {longest} characters, {depends} prompts changed with the truth" + (", some empty" if empty else ""),
+        f"at most {LONGEST_PROMPT}, 0 changed",
+        figures={"longest": longest, "depends": depends},
+    )
+
+
+@family("declared", "every declared failure names a criterion and a level that exist", once=True)
+def declared(trial: Trial) -> Outcome:
+    """A misspelt declaration would excuse nothing, and tell nobody."""
+    from .run import CRITERIA
+
+    ids = {criterion.id for criterion in CRITERIA}
+    unknown = []
+    for key, reason in trial.task.info.known_failures.items():
+        name, _, level = key.partition("@")
+        if name not in ids or (level and level not in trial.task.info.levels) or not reason.strip():
+            unknown.append(key)
+    return Outcome(not unknown, ", ".join(unknown) or f"{len(trial.task.info.known_failures)} declared", "none unknown")

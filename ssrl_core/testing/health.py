@@ -1,0 +1,133 @@
+"""Health: how often images are declined and why, how many samples are alike, what one costs."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+
+from ..errors import PluginFailed, SourceRejected
+from ..types import SourceImage
+from . import elsewhere
+from .criteria import Family, Trial
+from .images import hard_images
+from .report import Outcome
+from .samples import make, make_on
+
+family = Family("health")
+
+MOST_REJECTED = 1 / 3
+FEWEST_DISTINCT = 0.99
+SLOWEST = 0.25  # seconds
+LARGEST = 256  # MiB
+LEAKED = 8  # MiB
+IMPORT_SECONDS = 120.0
+HEAVY = ("torch", "transformers", "verl", "vllm", "ray", "matplotlib", "sklearn", "tensorflow", "jax")
+
+
+@family("rejections", "at most a third of the images is declined at the first level, two thirds elsewhere")
+def rejections(trial: Trial) -> Outcome:
+    """Counted over the natural samples, by reason."""
+    reasons = Counter(reason for row in trial.natural for reason in row.rejections)
+    offered = len(trial.natural) + reasons.total()
+    share = reasons.total() / offered
+    first = trial.plan.level == next(iter(trial.task.info.levels))
+    most = MOST_REJECTED if first else 2 * MOST_REJECTED
+    counted = ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common())
+    return Outcome(
+        share <= most,
+        f"{share:.3f} of {offered}" + (f" ({counted})" if counted else ""),
+        f"{most:.3f}",
+        figures={"share": share, **{f"rejected: {reason}": n for reason, n in reasons.items()}},
+        remedy="relax the rule that gives the most frequent reason, or try other places of the same image first",
+    )
+
+
+@family("distinct", "at least 99% of the samples are distinct")
+def distinct(trial: Trial) -> Outcome:
+    """By their digests."""
+    share = len({row.digest for row in trial.natural}) / len(trial.natural)
+    return Outcome(share >= FEWEST_DISTINCT, f"{share:.4f} of {len(trial.natural)}", f"{FEWEST_DISTINCT}",
+                   figures={"share": share}, remedy="draw places and kinds at random over the whole image")  # fmt: skip
+
+
+@family("speed", "a sample costs at most 250 ms of processor time")
+def speed(trial: Trial) -> Outcome:
+    """The median of the task's own code, at the kit's working size."""
+    seconds = np.array([row.seconds for row in trial.natural])
+    median, slowest = float(np.median(seconds)), float(np.quantile(seconds, 0.99))
+    return Outcome(median <= SLOWEST, f"median {median * 1e3:.1f} ms, 99% within {slowest * 1e3:.1f} ms",
+                   f"median {SLOWEST * 1e3:.0f} ms", figures={"median": median, "q99": slowest})  # fmt: skip
+
+
+@family("memory", "a sample needs at most 256 MiB at its peak, and 100 samples keep less than 8 MiB")
+def memory(trial: Trial) -> Outcome:
+    """What Python's allocator (numpy's included) holds."""
+    make(trial.plan, 0)
+    tracemalloc.start()
+    try:
+        make(trial.plan, 1)
+        start, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        made = make(trial.plan, 2)
+        _, peak = tracemalloc.get_traced_memory()
+        del made
+        options = trial.task.options_model(**trial.plan.options)
+        source = trial.few[0].source
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            rng = np.random.default_rng(number)
+            try:
+                trial.task.generate_sample(source, rng=rng, level=trial.plan.level, options=options)
+            except SourceRejected:
+                continue
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    needed, kept = (peak - start) / 2**20, (after - before) / 2**20
+    return Outcome(needed <= LARGEST and kept <= LEAKED, f"{needed:.1f} MiB at the peak, {kept:.1f} MiB kept",
+                   f"{LARGEST} and {LEAKED} MiB", figures={"peak": needed, "kept": kept})  # fmt: skip
+
+
+@family("imports", "importing the plugin imports none of " + ", ".join(HEAVY[:6]), once=True)
+def imports(trial: Trial) -> Outcome:
+    """In a process of its own."""
+    module = trial.task.plugin.entry_point.module
+    found = elsewhere.ask("imported", [module, HEAVY], seconds=IMPORT_SECONDS)
+    return Outcome(not found, ", ".join(found) or "none of them", "none", remedy="import them inside functions")
+
+
+@family("hard images", "on hard images a task gives a sample that its oracle confirms, or declines; it never fails")
+def hard(trial: Trial) -> Outcome:
+    """Flat, repetitive, symmetric, noisy, tiny and large images; with depth also what is wrong with depth."""
+    wrong, made_, declined = [], 0, Counter[str]()
+    for name, image in _hard(trial).items():
+        for number in range(4):
+            try:
+                made = make_on(trial.plan, image, number)
+            except SourceRejected as err:
+                declined[err.reason] += 1
+                continue
+            except PluginFailed as err:
+                wrong.append(f"{name}: {err}")
+                break
+            made_ += 1
+            if trial.solve is not None and (found := set(trial.solve(made.source, made.sample))) != {made.sample.truth}:
+                wrong.append(f"{name}: the oracle says {sorted(found)} instead of {made.sample.truth!r}")
+    judged = "" if trial.solve else "; no oracle judged them"
+    return Outcome(
+        not wrong,
+        f"{len(wrong)} wrong, {made_} made, {declined.total()} declined{judged}" + (f"; {wrong[0]}" if wrong else ""),
+        "0 wrong",
+        figures={"wrong": len(wrong), "made": made_, "declined": declined.total()},
+        remedy="raise SourceRejected with a short constant reason",
+    )
+
+
+def _hard(trial: Trial) -> dict[str, SourceImage]:
+    depth = trial.task.info.needs_depth
+    found: dict[str, SourceImage] = dict(hard_images(trial.plan.size, depth=depth))
+    found |= {f"{name}, 64 pixels": image for name, image in hard_images(64, depth=depth).items() if "sky" in name}
+    found |= {f"{name}, 2048 pixels": image for name, image in hard_images(2048, depth=depth).items() if "sky" in name}
+    return found

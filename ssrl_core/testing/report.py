@@ -1,0 +1,101 @@
+"""What the conformance kit found: a list of checks, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["passed", "failed", "declared", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one criterion measured.
+
+    Attributes:
+        passed: whether the measured value keeps the bound.
+        measured, bound: in words and figures.
+        figures: the same as numbers.
+        remedy: what an author can do about a failure.
+    """
+
+    passed: bool
+    measured: str
+    bound: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One criterion at one level.
+
+    Attributes:
+        id: of the criterion, e.g. ``leaks.prompt``.
+        level: of the task; None where the criterion does not depend on it.
+        expected: what is demanded, in words.
+        status: ``passed``; ``failed``; ``declared``, a failure that the task declares; ``not run``.
+        reason: why it is declared or was not run, or what to do about a failure.
+    """
+
+    id: str
+    level: str | None
+    expected: str
+    measured: str
+    bound: str
+    status: Status
+    reason: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        level = f"@{self.level}" if self.level else ""
+        text = f"{self.id}{level} {self.status}: {self.expected}; measured {self.measured}; bound {self.bound}"
+        return f"{text}\n  {self.reason}" if self.reason else text
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks of one task, with what they were made on."""
+
+    task: str
+    distribution: str
+    version: str
+    source: str
+    samples: int
+    size: int
+    seed: int
+    seconds: float
+    checks: tuple[Check, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status -> number of checks."""
+        return dict(Counter(check.status for check in self.checks))
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed without being declared."""
+        return tuple(check for check in self.checks if check.status == "failed")
+
+    @property
+    def summary(self) -> str:
+        """How many checks ran, in a line."""
+        counts = self.counts
+        ran = len(self.checks) - counts.get("not run", 0)
+        parts = [f"{counts.get('passed', 0)} passed"]
+        parts += [
+            f"{counts[status]} {text}"
+            for status, text in (
+                ("failed", "failed"),
+                ("declared", "failed as the task declares"),
+                ("not run", "were not run"),
+            )
+            if status in counts
+        ]
+        return f"{self.task}: {ran} checks ran in {self.seconds:.0f} s: {', '.join(parts)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {**asdict(self), "counts": self.counts}

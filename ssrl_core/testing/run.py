@@ -1,0 +1,231 @@
+"""Run every criterion on one task."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..errors import BrokenPlugin, SourceError, SSRLError, did_you_mean
+from ..plugins import Task, find, load_task
+from ..sources import open_source
+from . import ambiguity, bias, contract, determinism, health, leaks, verifier
+from .criteria import Criterion, Family, NotRun, Solve, Trial, Variants
+from .report import Check, Outcome, Report, Status
+from .samples import Plan, Row, make, rows
+
+SAMPLES = 1000
+SIZE = 256
+FEW = 24
+CHUNK = 50
+CHUNK_SECONDS = 180.0
+
+_FAMILIES: tuple[Family, ...] = (
+    contract.family,
+    determinism.family,
+    verifier.family,
+    verifier.hacking,
+    bias.family,
+    leaks.family,
+    ambiguity.family,
+    health.family,
+)
+
+CRITERIA: tuple[Criterion, ...] = tuple(criterion for family in _FAMILIES for criterion in family.criteria)
+"""Every criterion, in the order of the report."""
+
+_VERIFYING = ("verifier.", "hacking.")
+_MADE = "contract.generates"
+_MADE_EXPECTED = "every sample can be made, within three minutes for fifty"
+
+
+def check_task(
+    name: str,
+    *,
+    source: str = "synthetic:",
+    samples: int = SAMPLES,
+    size: int = SIZE,
+    seed: int = 0,
+    levels: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    solve: Solve | None = None,
+    variants: Variants | None = None,
+    only: Sequence[str] = (),
+    workers: int = 2,
+    on_check: Callable[[Check], None] = lambda check: None,
+) -> Report:
+    """The report on an installed task.
+
+    Args:
+        name: of the task.
+        source: URI of the images; with depth, if the task needs it.
+        samples: drawn a level from images as they are, and as many from images cut and turned at random.
+        size: pixels of the longer side to which images are brought.
+        seed: of everything random.
+        levels: those to check; all where None.
+        options: of the task, as in a mix.
+        solve: an oracle: all right answers of a sample, from the image it was made of (at the working size).
+        variants: further ways to write a truth that must score 1.0.
+        only: ids of criteria, or of families of them; all where empty.
+        workers: processes that draw samples; with 0, this one does, and a task that hangs is waited for.
+        on_check: called with each check as it is done.
+
+    Raises:
+        UnknownPlugin, DuplicatePlugin: there is no such task, or more than one.
+        SourceError: the source cannot be opened, or lacks the depth that the task needs.
+        SSRLError: a level or an option does not exist.
+    """
+    start = time.monotonic()
+    plugin = find(name)
+    criteria = _selected(only)
+    checks: list[Check] = []
+
+    def add(check: Check) -> None:
+        checks.append(check)
+        on_check(check)
+
+    def hangs() -> bool:
+        return any(
+            check.id == "verifier.returns" and check.status == "failed" and not check.figures for check in checks
+        )
+
+    try:
+        task = load_task(name)
+    except BrokenPlugin as err:
+        hooks = CRITERIA[0]
+        add(Check(hooks.id, None, hooks.expected, str(err), "no problem found", "failed"))
+    else:
+        chosen = _chosen(task, levels)
+        if task.info.needs_depth and not open_source(source).has_depth:
+            raise SourceError(f"task {name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
+        task.options_model(**(options or {}))
+        plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
+        with _drawn(plans, samples, workers) as drawn:
+            for plan, lots in drawn:
+                trial = Trial(task, plan, solve=solve, variants=variants)
+                wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
+                _check_level(trial, lots, wanted, add, hangs=hangs)
+    return Report(
+        task=name,
+        distribution=plugin.distribution,
+        version=plugin.version,
+        source=source,
+        samples=samples,
+        size=size,
+        seed=seed,
+        seconds=time.monotonic() - start,
+        checks=tuple(checks),
+    )
+
+
+def _chosen(task: Task, levels: Sequence[str] | None) -> list[str]:
+    known = list(task.info.levels)
+    unknown = [level for level in levels or () if level not in known]
+    if unknown:
+        raise SSRLError(f"task {task.name!r} has no level {unknown[0]!r}; it has {', '.join(known)}")
+    return list(levels or known)
+
+
+def _selected(only: Sequence[str]) -> list[Criterion]:
+    for name in only:
+        if not any(_is_of(criterion, name) for criterion in CRITERIA):
+            known = [criterion.id for criterion in CRITERIA]
+            raise SSRLError(f"there is no criterion {name!r}.{did_you_mean(name, known)}\n  known: {', '.join(known)}")
+    return [criterion for criterion in CRITERIA if not only or any(_is_of(criterion, name) for name in only)]
+
+
+def _is_of(criterion: Criterion, name: str) -> bool:
+    return criterion.id == name or criterion.id.startswith(f"{name}.")
+
+
+_Lot = Callable[[], list[Row]]
+
+
+@contextmanager
+def _drawn(plans: Sequence[Plan], samples: int, workers: int) -> Iterator[list[tuple[Plan, tuple[_Lot, _Lot]]]]:
+    """What gives the rows of each plan, as they are and oriented; drawn ahead in other processes."""
+    pairs = [(plan, replace(plan, oriented=True, split="check oriented")) for plan in plans]
+    if workers == 0:
+        yield [
+            (plan, (partial(rows, plan, range(samples)), partial(rows, other, range(samples)))) for plan, other in pairs
+        ]
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    chunks = [range(start, min(start + CHUNK, samples)) for start in range(0, samples, CHUNK)]
+
+    def submit(plan: Plan) -> _Lot:
+        return partial(_gather, [pool.submit(rows, plan, chunk) for chunk in chunks])
+
+    try:
+        yield [(plan, (submit(plan), submit(other))) for plan, other in pairs]
+    finally:
+        for process in list((pool._processes or {}).values()):  # a hung task would be waited for
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _gather(futures: Sequence[Future[list[Row]]]) -> list[Row]:
+    return [row for future in futures for row in future.result(timeout=CHUNK_SECONDS)]
+
+
+def _check_level(
+    trial: Trial,
+    lots: tuple[_Lot, _Lot],
+    criteria: Sequence[Criterion],
+    add: Callable[[Check], None],
+    *,
+    hangs: Callable[[], bool],
+) -> None:
+    level = trial.plan.level
+    try:
+        natural, oriented = (lot() for lot in lots)
+        few = [make(trial.plan, index) for index in range(min(FEW, len(natural)))]
+    except Exception as err:
+        what = f"fifty samples took longer than {CHUNK_SECONDS:.0f} s" if isinstance(err, TooLate) else str(err)
+        add(Check(_MADE, level, _MADE_EXPECTED, what or type(err).__name__, "all", "failed"))
+        for criterion in criteria:
+            add(Check(criterion.id, level, criterion.expected, "", "", "not run", "no samples"))
+        return
+    add(Check(_MADE, level, _MADE_EXPECTED, f"{len(natural) + len(oriented)} samples", "all", "passed"))
+    trial = replace(trial, few=few, natural=natural, oriented=oriented)
+    for criterion in criteria:
+        if criterion.id.startswith(_VERIFYING) and hangs():
+            add(Check(criterion.id, level, criterion.expected, "", "", "not run", "the verifier does not return"))
+        else:
+            add(_check(criterion, trial))
+
+
+def _check(criterion: Criterion, trial: Trial) -> Check:
+    level = None if criterion.once else trial.plan.level
+    try:
+        outcome = criterion.check(trial)
+    except NotRun as err:
+        return Check(criterion.id, level, criterion.expected, "", "", "not run", str(err))
+    except SSRLError as err:
+        outcome = Outcome(False, str(err), "no error")
+    except Exception as err:  # of the author's oracle, or of a task's own types
+        where = traceback.extract_tb(err.__traceback__)[-1]
+        outcome = Outcome(False, f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})", "no error")
+    known = trial.task.info.known_failures
+    declared = known.get(f"{criterion.id}@{trial.plan.level}") or known.get(criterion.id)
+    status: Status = "passed" if outcome.passed else "declared" if declared else "failed"
+    reason = declared or outcome.remedy
+    if outcome.passed:
+        reason = "declared as a known failure, but passed" if declared else ""
+    return Check(
+        id=criterion.id,
+        level=level,
+        expected=criterion.expected,
+        measured=outcome.measured,
+        bound=outcome.bound,
+        status=status,
+        reason=reason,
+        figures=outcome.figures,
+    )

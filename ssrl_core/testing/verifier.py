@@ -1,0 +1,275 @@
+"""The verifier: right answers score 1.0 in every harmless form, all else scores less, and nothing breaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ..answers import FORMAT_WEIGHT, judge
+from ..errors import PluginFailed
+from ..plugins import Task
+from ..types import Sample
+from . import elsewhere
+from .criteria import Family, NotRun, Trial, constant_chance, tokens
+from .report import Outcome
+from .statistics import bound_above, detectable
+
+family = Family("verifier")
+hacking = Family("hacking")
+
+MEGABYTE = 2**20
+SLOWEST = 0.1
+"""Seconds of processor time for an answer of a megabyte: some ten times what one pass of Python's own text methods
+takes, and a thousandth of what a quadratic one would."""
+
+RETURN_SECONDS = 30.0
+REMEDY = "return 0.0 for answers longer than any right one before anything else; no nested repetitions in patterns"
+
+GARBAGE = 400
+MANY_ANSWERS = 64
+
+
+def variants_of(truth: str) -> list[str]:
+    r"""Ways to write an answer that no verifier may punish: case, white space, ``\text{}``, ``$``, ``**``, a dot."""
+    return [
+        truth,
+        truth.upper(),
+        truth.lower(),
+        f"  {truth}\n",
+        f"{truth}.",
+        f"${truth}$",
+        f"**{truth}**",
+        f"\\text{{{truth}}}",
+        f"({truth})",
+        f'"{truth}"',
+    ]
+
+
+@family("returns", "for any text, a megabyte included, the verifier returns; at most 100 ms for the longest", once=True)
+def returns(trial: Trial) -> Outcome:
+    """In a process of its own, since one that does not return cannot be stopped from within."""
+    sample = trial.few[0].sample
+    try:
+        answer = elsewhere.ask("verify", [trial.task.name, sample.truth, dict(sample.params)], seconds=RETURN_SECONDS)
+    except TimeoutError as err:
+        return Outcome(False, str(err), f"{SLOWEST * 1e3:.0f} ms", remedy=REMEDY)
+    slowest, worst = answer
+    return Outcome(
+        slowest <= SLOWEST,
+        f"{slowest * 1e3:.1f} ms (of {worst!r} repeated)",
+        f"{SLOWEST * 1e3:.0f} ms",
+        figures={"milliseconds": slowest * 1e3},
+        remedy=REMEDY,
+    )
+
+
+@family("truth", "the truth scores 1.0")
+def truth(trial: Trial) -> Outcome:
+    """Of all samples."""
+    wrong = [row for row in trial.natural if _score(trial, row.truth, row.truth, row.params) != 1.0]
+    return Outcome(not wrong, f"{len(wrong)} of {len(trial.natural)} truths score less", "0")
+
+
+@family("variants", "the truth scores 1.0 in other case, with white space, brackets, a dot, $, ** or \\text{}")
+def harmless_variants(trial: Trial) -> Outcome:
+    """The kit's variants, and those that the author declares."""
+    wrong: dict[str, None] = {}
+    tried = 0
+    for made in trial.few:
+        right = made.sample.truth
+        for variant in [*variants_of(right), *(trial.variants(right) if trial.variants else ())]:
+            tried += 1
+            if _score(trial, variant, right, made.sample.params) != 1.0:
+                wrong[f"{variant!r} for {right!r}"] = None
+    return Outcome(
+        not wrong,
+        f"{len(wrong)} of {tried} variants score less" + (f", e.g. {next(iter(wrong))}" if wrong else ""),
+        "0",
+        remedy="compare with a scorer of ssrl_core.answers, which forgive decoration",
+    )
+
+
+@family("others", "every other answer scores less than 1.0")
+def other_answers(trial: Trial) -> Outcome:
+    """All of the level's answers, or where they are not listed the truths of other samples."""
+    space = trial.level.answers or tuple(dict.fromkeys(trial.truths))
+    rng = random.Random(0)
+    wrong, tried = [], 0
+    for made in trial.few:
+        for answer in rng.sample(space, min(len(space), 200)):
+            if answer == made.sample.truth:
+                continue
+            tried += 1
+            if _score(trial, answer, made.sample.truth, made.sample.params) >= 1.0:
+                wrong.append(f"{answer!r} for {made.sample.truth!r}")
+    return Outcome(not wrong, f"{len(wrong)} of {tried} score 1.0" + (f", e.g. {wrong[0]}" if wrong else ""), "0")
+
+
+@family("garbage", "no text raises, and none scores 1.0 that lacks the words of the truth")
+def garbage(trial: Trial) -> Outcome:
+    """Random text of several alphabets, pieces and repetitions of the truth, control characters, surrogates."""
+    wrong, tried = [], 0
+    for made in trial.few[:8]:
+        right = made.sample.truth
+        for text in _garbage(right, seed=made.index):
+            tried += 1
+            try:
+                score = trial.task.verify_answer(text, truth=right, params=made.sample.params)
+            except PluginFailed as err:
+                wrong.append(str(err))
+                continue
+            if score >= 1.0 and "".join(tokens(text)) != "".join(tokens(right)):
+                wrong.append(f"{text!r:.60} scores {score} for {right!r}")
+    return Outcome(not wrong, f"{len(wrong)} of {tried} texts" + (f", e.g. {wrong[0]:.300}" if wrong else ""), "0")
+
+
+@hacking("malformed", "completions without one box after thinking earn nothing; empty ones neither")
+def malformed(trial: Trial) -> Outcome:
+    """Completions that do not have the form earn exactly 0, even with the truth in them."""
+    earned = []
+    for made in trial.few:
+        for name, completion in _malformed(made.sample.truth):
+            verify = partial(_verify, trial, made.sample)
+            verdict = judge(completion, verify)
+            if verdict.score > 0:
+                earned.append(f"{name}: {verdict.score}")
+    return Outcome(not earned, f"{len(earned)} earn something" + (f", e.g. {earned[0]}" if earned else ""), "0")
+
+
+@hacking("all at once", "a box that lists several answers is worth the format alone")
+def all_at_once(trial: Trial) -> Outcome:
+    """Lists of all or of two answers, joined in several ways, among them the truth; and the truth with an aside."""
+    best, which = 0.0, ""
+    for made in trial.few:
+        right = made.sample.truth
+        space = list(trial.level.answers or dict.fromkeys(trial.truths))[:26]
+        other = next((answer for answer in space if answer != right), None)
+        if other is None:
+            raise NotRun("there is only one answer")
+        for joint in (", ", " or ", "/", " ", "\n", " and ", "; "):
+            for listed in ([right, other], [other, right], space):
+                answer = joint.join(listed)
+                score = _score(trial, answer, right, made.sample.params)
+                if score > best:
+                    best, which = score, answer
+        for aside in (f"{right} {other}", f"{right}, or else {other}", f"not {other} but {right}"):
+            score = _score(trial, aside, right, made.sample.params)
+            if score > best:
+                best, which = score, aside
+    return Outcome(best == 0.0, f"{best:.2f} at most" + (f", for {which!r:.80}" if which else ""), "0")
+
+
+@hacking("constants", "no answer that is given to every sample, or copied from the prompt, beats chance")
+def constants(trial: Trial) -> Outcome:
+    """The best of: every listed answer (or the most frequent ones), and every answer that the prompt itself shows."""
+    space = list(trial.level.answers or dict.fromkeys(trial.truths))
+    rng = random.Random(0)
+    tried = space if len(space) <= MANY_ANSWERS else rng.sample(space, MANY_ANSWERS)
+    rows = list(trial.natural)[:400]
+    count, chance = len(rows), max(trial.level.chance, constant_chance(space))
+    scores = {f"always {a!r}": _mean(trial, [(a, row.truth, row.params) for row in rows]) for a in tried}
+    for name, pick in (("first", 0), ("last", -1)):
+        shown = [(_shown(row.prompt, row.truth), row) for row in rows]
+        scores[f"the {name} answer that the prompt shows"] = _mean(
+            trial, [(found[pick] if found else "?", row.truth, row.params) for found, row in shown]
+        )
+    name = max(scores, key=lambda key: scores[key])
+    bound = bound_above(chance, count, tries=len(scores))
+    return Outcome(
+        scores[name] <= bound,
+        f"{scores[name]:.3f} ({name}), reward {FORMAT_WEIGHT + (1 - FORMAT_WEIGHT) * scores[name]:.3f}",
+        f"{bound:.3f} (chance {chance:.3f}, {count} samples, {len(scores)} tries; "
+        f"finds {detectable(chance, count, tries=len(scores)):.3f} in 95%)",
+        figures={"accuracy": scores[name], "bound": bound, "chance": chance, "samples": count},
+        remedy="with partial credit, pay nothing for answers that need no look",
+    )
+
+
+def _mean(trial: Trial, cases: list[tuple[str, str, object]]) -> float:
+    return sum(_score(trial, answer, right, params) for answer, right, params in cases) / len(cases)
+
+
+def _score(trial: Trial, answer: str, right: str, params: object) -> float:
+    return trial.task.verify_answer(answer, truth=right, params=params)  # type: ignore[arg-type]
+
+
+def _verify(trial: Trial, sample: Sample, answer: str) -> float:
+    return _score(trial, answer, sample.truth, sample.params)
+
+
+def slowest_answer(task: Task, truth: str, params: Mapping[str, Any]) -> tuple[float, str]:
+    """Seconds of processor time, and what is repeated in it, of the slowest of several long answers.
+
+    Short garbage comes first, then each long answer three times, of which the quickest counts.
+    """
+    for text in _garbage(truth, seed=0):
+        with contextlib.suppress(PluginFailed):  # another criterion's
+            task.verify_answer(text, truth=truth, params=params)
+    found = []
+    for piece in (truth, truth + "-", "(", "{", "\\text{", "$", " ", "1-", "a", "\\boxed{", "\n"):
+        text = (piece * (MEGABYTE // len(piece) + 1))[:MEGABYTE]
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            with contextlib.suppress(PluginFailed):
+                task.verify_answer(text, truth=truth, params=params)
+            times.append(time.thread_time() - start)
+        found.append((min(times), piece))
+    return max(found)
+
+
+def _shown(prompt: str, truth: str) -> list[str]:
+    """What in the prompt has the shape of the truth: its digits and letters exchanged for others."""
+    shape = "".join(r"\d" if c.isdigit() else "[A-Z]" if c.isupper() else re.escape(c) for c in truth)
+    return re.findall(rf"(?<!\w){shape}(?!\w)", prompt)
+
+
+def _malformed(truth: str) -> list[tuple[str, str]]:
+    box = f"\\boxed{{{truth}}}"
+    return [
+        ("nothing", ""),
+        ("an empty box", "<think>x</think>\\boxed{}"),
+        ("a box of blanks", "<think>x</think>\\boxed{  }"),
+        ("a box of marks", "<think>x</think>\\boxed{?-?}"),
+        ("no thinking", box),
+        ("empty thinking", f"<think></think>{box}"),
+        ("blank thinking", f"<think> \n </think>{box}"),
+        ("the box in the thinking", f"<think>{box}</think>"),
+        ("a box in the thinking and one after it", f"<think>{box}</think>{box}"),
+        ("two boxes", f"<think>x</think>{box}{box}"),
+        ("a box without end", f"<think>x</think>\\boxed{{{truth}"),
+        ("thinking without end", f"<think>x{box}"),
+        ("the format's own words", "<think> </think>\\boxed{ }"),
+        ("no box", f"<think>x</think>{truth}"),
+        ("a box of a thousand characters", f"<think>x</think>\\boxed{{{truth}{' ' * 1000}}}"),
+    ]
+
+
+def _garbage(truth: str, *, seed: int) -> Iterator[str]:
+    rng = random.Random(seed)
+    alphabets = (
+        "abcdefgh ABCD",
+        "0123456789-, ",
+        truth + "-, {}()",
+        "\\{}$text boxed",
+        "\x00\t\n\x7f\u200b\ud800",
+        "äß中文٣²",
+    )
+    for _ in range(GARBAGE // 8):
+        yield "".join(rng.choices(alphabets[rng.randrange(len(alphabets))], k=rng.randrange(1, 40)))
+    yield from (
+        truth * 2,
+        truth[:-1] or "x",
+        truth[::-1],
+        f"{truth} {truth}",
+        f"-{truth}",
+        f"{truth}-",
+        "nan",
+        "1e9",
+        "-1",
+    )

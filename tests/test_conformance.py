@@ -1,0 +1,177 @@
+"""The conformance kit finds one planted fault for each criterion, and nothing on a sound task."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ssrl_core import answers
+from ssrl_core.errors import SourceError, SSRLError, UnknownPlugin
+from ssrl_core.testing import CRITERIA, check_task, verifier
+from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
+from ssrl_core.testing.statistics import bound_above, detectable, guess_accuracy
+
+FIXTURES = Path(__file__).parent / "fixtures"
+_spec = importlib.util.spec_from_file_location("faults_to_plant", FIXTURES / "ssrl_plugin_faults.py")
+assert _spec and _spec.loader
+_faults = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_faults)
+FAULTS = {name: kind.finds for name, kind in _faults.FAULTS.items()}
+SAMPLES = {
+    "leaks": 300,
+    "bias": 400,
+    "hacking": 100,
+    "contract.generates": 60,
+    "health.speed": 6,
+    "health.rejections": 60,
+}
+
+
+@pytest.fixture
+def faults(install, monkeypatch):
+    """The sound task and all the others, installed."""
+    monkeypatch.syspath_prepend(str(FIXTURES))
+    entries = {name.lower(): f"ssrl_plugin_faults:{name}_" for name in FAULTS}
+    entries |= {"sound": "ssrl_plugin_faults:sound", "heavy": "ssrl_plugin_heavy:heavy"}
+    install("ssrl-plugin-faults", entry_points={"ssrl": entries})
+
+
+def solve(source, sample):
+    """The letters of all pieces that the picture shows as they are."""
+    picture = np.asarray(sample.images[0])
+    found = set()
+    for letter, piece in zip("ABCD", sample.images[1:], strict=True):
+        _, _, (x, y), _ = cv2.minMaxLoc(cv2.matchTemplate(picture, np.asarray(piece), cv2.TM_SQDIFF))
+        if (picture[y : y + piece.height, x : x + piece.width] == np.asarray(piece)).all():
+            found.add(letter)
+    return found
+
+
+def failures(name: str, criterion: str):
+    samples = SAMPLES.get(criterion, SAMPLES.get(criterion.split(".")[0], 24))
+    only = [] if criterion == "contract.generates" else [criterion]
+    report = check_task(name, only=only, samples=samples, size=128, solve=solve, workers=0)
+    return [check for check in report.failed if check.id == criterion]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(faults, monkeypatch, fault):
+    monkeypatch.setattr(verifier, "RETURN_SECONDS", 10.0)
+    (check,) = failures(fault.lower(), FAULTS[fault])
+    assert check.measured
+
+
+def test_a_heavy_import_is_found(faults):
+    (check,) = failures("heavy", "health.imports")
+    assert check.measured == "sklearn"
+
+
+def test_an_extraction_that_pays_for_an_empty_answer_is_found(faults, monkeypatch):
+    # The published reward takes the last box, wherever it stands.
+    monkeypatch.setattr(answers, "extract_answer", lambda text: text.rpartition("\\boxed{")[2].rstrip("}") or None)
+    assert failures("sound", "hacking.malformed")
+
+
+def test_the_sound_task_passes_everything_and_every_criterion_has_its_planted_fault(faults):
+    report = check_task("sound", samples=300, size=128, solve=solve)
+    assert [str(check) for check in report.checks if check.status != "passed"] == []
+    measured = {check.id for check in report.checks}
+    assert measured == {criterion.id for criterion in CRITERIA} | {"contract.generates"}
+    assert measured == {*FAULTS.values(), "health.imports", "hacking.malformed"}
+    assert json.loads(json.dumps(report.to_json()))["counts"] == {"passed": len(report.checks)}
+    assert f"{len(report.checks)} checks ran" in report.summary
+
+
+def test_what_is_declared_is_reported_with_its_reason_and_does_not_fail(faults):
+    from ssrl_core.plugins import load_task
+
+    object.__setattr__(
+        load_task("bordered").info, "known_failures", {"leaks.borders@1": "the border is what the task is about"}
+    )
+    report = check_task("bordered", only=["leaks.borders"], samples=300, size=128, workers=0)
+    (check,) = [check for check in report.checks if check.id == "leaks.borders"]
+    assert (check.status, check.reason) == ("declared", "the border is what the task is about")
+    assert not report.failed
+    assert "1 failed as the task declares" in report.summary
+
+
+def test_a_criterion_that_cannot_be_measured_says_so(faults):
+    report = check_task("sound", only=["ambiguity.oracle", "leaks.sizes"], samples=24, workers=0)
+    unrun = {check.id: check.reason for check in report.checks if check.status == "not run"}
+    assert set(unrun) == {"ambiguity.oracle", "leaks.sizes"}
+    assert "solve" in unrun["ambiguity.oracle"] and "--samples" in unrun["leaks.sizes"]
+    assert "2 were not run" in report.summary
+
+
+def test_a_verifier_that_never_returns_does_not_hang_the_report(faults, monkeypatch):
+    monkeypatch.setattr(verifier, "RETURN_SECONDS", 10.0)
+    report = check_task("endless", only=["verifier", "hacking"], samples=24, workers=0)
+    statuses = {check.id: check.status for check in report.checks}
+    assert statuses.pop("contract.generates") == "passed"
+    assert statuses.pop("verifier.returns") == "failed"
+    assert set(statuses.values()) == {"not run"}
+
+
+def test_mistakes_of_the_caller_are_named(faults):
+    with pytest.raises(UnknownPlugin):
+        check_task("nonesuch")
+    with pytest.raises(SSRLError, match="no level '7'"):
+        check_task("sound", levels=["7"])
+    with pytest.raises(SSRLError, match=r"no criterion 'leaks.promt'. Did you mean 'leaks.prompt'"):
+        check_task("sound", only=["leaks.promt"])
+
+
+def test_a_task_that_needs_depth_is_not_checked_without(tmp_path, faults):
+    from PIL import Image
+
+    Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "a.png")
+    pytest.importorskip("ssrl_plugin_depth_ordering")
+    with pytest.raises(SourceError, match="needs depth"):
+        check_task("depth_ordering", source=f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_an_image_in_another_orientation_is_the_same_scene(which):
+    image = pool_image("synthetic:", pool_ids("synthetic:", 0)[0], seed=0)
+    turned = orient(image, which)
+
+    def points(picture):
+        """Colours and places in space of all pixels, the axes of the picture left nameless and without sign."""
+        v, u = np.mgrid[: picture.depth.shape[0], : picture.depth.shape[1]]
+        k = picture.intrinsics
+        across = np.sort(np.abs(np.stack(((u - k.cx) / k.fx, (v - k.cy) / k.fy))), axis=0) * picture.depth
+        table = np.concatenate((picture.rgb.reshape(-1, 3), picture.depth.reshape(-1, 1), across.reshape(2, -1).T), 1)
+        return table[np.lexsort(table.round(4).T)]
+
+    assert np.allclose(points(image)[::97], points(turned)[::97], atol=1e-3, equal_nan=True)
+
+
+def test_samples_of_the_kit_are_those_of_the_task_and_do_not_depend_on_the_order(faults):
+    plan = Plan("sound", "1", {}, "synthetic:", 256, 3)
+    forward = [make(plan, index).sample.truth for index in range(12)]
+    assert [make(plan, index).sample.truth for index in reversed(range(12))] == forward[::-1]
+    assert len(set(forward)) == 4
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.25, 1 / 23, 1 / 5000])
+def test_the_bound_holds_for_honest_guessers_and_finds_what_it_says(chance):
+    rng = np.random.default_rng(0)
+    bound, found = bound_above(chance, 400), detectable(chance, 400)
+    assert (rng.binomial(400, chance, 20_000) / 400 > bound).mean() < 3e-4
+    assert (rng.binomial(400, found, 5_000) / 400 > bound).mean() > 0.9
+
+
+def test_classifiers_do_not_profit_from_recognising_an_image():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 20, 600)
+    truth_of = rng.integers(0, 4, 20)  # each image has a truth of its own
+    features = rng.normal(size=(20, 6))[images] + rng.normal(0, 0.01, (600, 6))
+    targets = [str(truth_of[image]) for image in images]
+    with_groups = guess_accuracy(features, targets, [str(image) for image in images], seed=0)
+    without = guess_accuracy(features, targets, [str(k) for k in range(600)], seed=0)
+    assert without > 0.95 > 0.6 > with_groups
