@@ -7,22 +7,40 @@ After Spatial-SSRL (arXiv 2510.27606), "flipped patch recognition". The truth is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator
 
-from ssrl_core import Level, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
+from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import normalize
 from ssrl_core.drawing import compose_grid, split_grid
+from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 
-PROMPT = """<image>
-A picture was cut into {count} patches ({side} rows, {side} columns), each with its number above it. All patches \
-are in their places, but exactly one of them is flipped. It is flipped in one of two ways:
-vertical: turned upside down, top and bottom exchanged;
-horizontal: mirrored, left and right exchanged.
-Which patch is flipped, and how? Answer with its number, a dash, and vertical or horizontal: like N-vertical or \
-N-horizontal, where N is the number."""
+WORDINGS = {
+    "plain": """<image>
+A picture was cut into {count} patches, {side} rows of {side}; above each patch stands its number. Every patch is in \
+its place, but one is flipped. The flip is either
+vertical (upside down: top and bottom are exchanged) or
+horizontal (mirrored: left and right are exchanged).
+Which patch is flipped, and how? Answer with its number N and the direction: N-vertical or N-horizontal.""",
+    "plain 2": """<image>
+You see a picture as {count} patches ({side} rows of {side}), each with its number above it. They are all where they \
+belong, and all but one are unchanged: that one was turned upside down, so that its top and bottom are exchanged \
+(vertical), or mirrored, so that its left and right are exchanged (horizontal).
+Find it. Answer N-vertical or N-horizontal, with the number of the patch for N.""",
+    "plain 3": """<image>
+One of these {count} patches of a picture ({side} rows of {side}, the number above each patch) has been flipped in its \
+place; the others are as they should be. "vertical" means that its top and bottom are exchanged (upside down), \
+"horizontal" that its left and right are exchanged (mirrored).
+Say which patch N it is and how it was flipped, as N-vertical or N-horizontal.""",
+    "paper": """<image>
+This image has been divided into {count} patches, each of which carries a label. Exactly one patch has been flipped, \
+either vertically (upside down) or horizontally (left to right). Find the flipped patch and the direction of the \
+flip, and answer with its label N as N-vertical or N-horizontal.""",
+}
+FIELDS = ("count", "side")
 
 SIDES = {"1": 2, "2": 3, "3": 4, "paper": 2}
 FLIPS = {"vertical": np.s_[::-1, :], "horizontal": np.s_[:, ::-1]}
@@ -36,12 +54,22 @@ SAME_SEAMS = 20.0
 SMALLEST_PATCH = 16
 
 
+class FlippedPatchOptions(Options):
+    """Options of the task."""
+
+    prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
+    """A name in WORDINGS, ``varied``, or a wording of one's own."""
+
+    partial_credit: bool = False
+    """Score the right patch with the wrong direction 0.5."""
+
+
 @hookimpl
 def ssrl_task_info() -> TaskInfo:
     """Facts of the task."""
     answers = {level: _answers(side * side) for level, side in SIDES.items()}
     return TaskInfo(
-        version="1",
+        version="2",
         summary="find the one patch of a picture that is flipped, and how",
         levels={
             "1": Level("2 x 2 patches", 1 / 8, answers["1"]),
@@ -49,16 +77,24 @@ def ssrl_task_info() -> TaskInfo:
             "3": Level("4 x 4 patches", 1 / 32, answers["3"]),
             "paper": Level("2 x 2 patches, as in the paper", 1 / 8, answers["paper"]),
         },
+        options=FlippedPatchOptions,
+        known_failures={
+            "leaks.sharpness": "a flip moves the detail of a patch to its other side, where it need not go on across "
+            "the seam: that is the puzzle; no patch as a whole becomes sharper or duller"
+        },
     )
 
 
 @hookimpl
-def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: str) -> Sample:
+def ssrl_generate_sample(
+    source: SourceImage, rng: np.random.Generator, level: str, options: FlippedPatchOptions
+) -> Sample:
     """One picture in which one patch is flipped."""
     side = SIDES[level]
     truth = str(rng.choice(_answers(side * side)))
     label, direction = truth.split("-")
     place = int(label) - 1
+    prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
 
     if min(source.rgb.shape[:2]) // side < SMALLEST_PATCH:
         raise SourceRejected("patches too small")
@@ -66,23 +102,31 @@ def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: s
     _check_visible(patches, side, place=place, direction=direction)
     patches[place] = patches[place][FLIPS[direction]]
     image = compose_grid(patches, side, labels=[str(k + 1) for k in range(side * side)])
-    return Sample(images=(image,), truth=truth, params={"side": side})
+    params = {"side": side, "prompt": prompt, "partial_credit": options.partial_credit}
+    return Sample(images=(image,), truth=truth, params=params)
 
 
 @hookimpl
 def ssrl_format_prompt(sample: Sample) -> str:
     """The question."""
     side = sample.params["side"]
-    return PROMPT.format(side=side, count=side * side)
+    return fill_wording(WORDINGS, sample.params["prompt"], side=side, count=side * side)
 
 
 @hookimpl
 def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> float:
-    """1.0 for the right patch and direction: ``3-vertical`` is also ``3 - Vertical`` or ``3, vertical``; else 0.0."""
+    """1.0 for the right patch and direction (``3-vertical``, ``3 - Vertical``, ``3, vertical``), else 0.0.
+
+    With the option, 0.5 for the right patch and the other direction.
+    """
     if len(answer) > 64:
         return 0.0
     words = normalize(answer).replace("-", " ").replace(",", " ").split()
-    return float(words == truth.split("-"))
+    label, direction = truth.split("-")
+    if words == [label, direction]:
+        return 1.0
+    (other,) = FLIPS.keys() - {direction}
+    return 0.5 if params.get("partial_credit") and words == [label, other] else 0.0
 
 
 def _answers(count: int) -> tuple[str, ...]:
