@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import SourceError, SourceRejected, SSRLError
-from .hookspecs import hookimpl
+from .hookspecs import API_VERSION, SourcePlugin, TaskPlugin, hookimpl
 from .types import (
     ImageSource,
     Intrinsics,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "API_VERSION",
     "ImageSource",
     "Intrinsics",
     "Level",
@@ -36,8 +37,10 @@ __all__ = [
     "Sample",
     "SourceError",
     "SourceImage",
+    "SourcePlugin",
     "SourceRejected",
     "TaskInfo",
+    "TaskPlugin",
     "Verdict",
     "hookimpl",
 ]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import SSRLError
-from .plugins import InstalledPlugin, installed
 
 if TYPE_CHECKING:
-    from .plugins import Task
     from .verl.recipe import Stage
 
 app = typer.Typer(
@@ -44,99 +43,91 @@ def main() -> None:
 
 @app.command("list")
 def list_tasks(as_json: _AsJson = False) -> None:
-    """List the installed tasks. Reads metadata only: nothing is imported."""
-    found = installed()
-    rows = [_listed(plugin, alone=len(plugins) == 1) for plugins in found.values() for plugin in plugins]
+    """List the installed tasks, also those that are broken, claimed twice or not allowed, with the reason."""
+    gc.disable()  # a brief life spent on imports, of which collecting garbage would be a third, also at its end
+    from .listing import list_tasks, table_of_tasks
+
+    rows = list_tasks()
+    gc.freeze()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
+    elif rows:
+        typer.echo(table_of_tasks(rows))
+    else:
         typer.echo("No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches")
-        return
-    columns = ("task", "distribution", "version", "summary")
-    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in columns[:-1]]
-    for row in [{column: column for column in columns}, *rows]:
-        cells = [row[column].ljust(width) for column, width in zip(columns, [*widths, 0], strict=True)]
-        typer.echo("  ".join(cells).rstrip())
-
-
-def _listed(plugin: InstalledPlugin, *, alone: bool) -> dict[str, str]:
-    return {
-        "task": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "summary": plugin.summary if alone else "CLAIMED TWICE: uninstall all distributions of this task but one",
-    }
 
 
 @app.command()
 def show(task: Annotated[str, typer.Argument(help="Name of a task.")], as_json: _AsJson = False) -> None:
-    """Show what a task asks: levels, options, a sample prompt and its answer."""
+    """Show what a task asks: levels, options, wordings, a sample prompt and its answer."""
     from .plugins import load_task
+    from .showing import describe_task, text_of_task
 
-    loaded = load_task(task)
-    facts = _facts(loaded)
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    typer.echo(f"{task}: {facts['summary']}")
-    typer.echo(f"  from {loaded.plugin.distribution} {loaded.plugin.version}, task version {facts['version']}")
-    typer.echo(f"  needs depth: {'yes' if facts['needs_depth'] else 'no'}")
-    typer.echo("levels:")
-    for name, level in facts["levels"].items():
-        typer.echo(f"  {name:8} chance {level['chance']:.4f}  {level['summary']}")
-    typer.echo("options:" + ("" if facts["options"] else " none"))
-    for name, option in facts["options"].items():
-        typer.echo(f"  {name}: {option['type']} = {option['default']!r}  {option['description']}".rstrip())
-    typer.echo("a sample prompt:")
-    typer.echo("  | " + facts["prompt"].replace("\n", "\n  | "))
-    typer.echo(f"its answer: {facts['truth']}")
+    facts = describe_task(load_task(task))
+    typer.echo(json.dumps(facts, indent=2) if as_json else text_of_task(facts))
 
 
-def _facts(task: Task) -> dict[str, Any]:
-    from .mix import Mix, MixConfig, TaskConfig
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="Name of a task.")],
+    source: Annotated[str, typer.Option(help="URI of the images; with depth, if the task needs it.")] = "synthetic:",
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Half of those of a level.")] = 1000,
+    size: Annotated[int, typer.Option(min=64, help="Pixels of the longer side of images.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    level: Annotated[list[str] | None, typer.Option(help="A level to check; all by default.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An option of the task, e.g. partial_credit=true.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A criterion, or a family of them, e.g. leaks.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Check a task: determinism, contract, verifier, reward hacking, bias, leaks, ambiguity, health."""
+    from .testing.command import run_check
 
-    example = Mix(Path("show"), MixConfig(tasks={task.name: TaskConfig()}), split="train")[0]
-    info = task.info
-    return {
-        "task": task.name,
-        "distribution": task.plugin.distribution,
-        "distribution_version": task.plugin.version,
-        "version": info.version,
-        "summary": info.summary,
-        "needs_depth": info.needs_depth,
-        "levels": {name: {"summary": lv.summary, "chance": lv.chance} for name, lv in info.levels.items()},
-        "options": {
-            name: {
-                "type": getattr(field.annotation, "__name__", str(field.annotation)),
-                "default": field.default,
-                "description": field.description or "",
-            }
-            for name, field in task.options_model.model_fields.items()
-        },
-        "prompt": example.prompt,
-        "truth": example.sample.truth,
-    }
+    passed = run_check(
+        task, source, samples=samples, size=size, seed=seed, levels=level, options=option or [], only=only or [],
+        as_json=as_json, echo=typer.echo,
+    )  # fmt: skip
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command("mix")
+def describe(
+    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    trials: Annotated[int, typer.Option("-n", min=1, help="Samples to try of each task at each level.")] = 40,
+    model: Annotated[str | None, typer.Option(help="Count tokens with the processor of this model.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level."""
+    from rich.console import Console
+
+    from .describe import as_text, describe_mix, errors
+
+    with Console(stderr=True).status("") as status:
+        facts = describe_mix(mix, trials=trials, model=model, on_trial=lambda name: status.update(f"trying {name}"))
+    typer.echo(json.dumps(facts, indent=2) if as_json else as_text(facts), nl=as_json)
+    if errors(facts):
+        raise typer.Exit(2)
 
 
 @app.command()
 def preview(
-    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    what: Annotated[str, typer.Argument(help="A mix file, or the name of a task: all its levels.")],
     samples: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
     output: Annotated[Path, typer.Option("-o", help="The HTML file to write.")] = Path("preview.html"),
+    source: Annotated[str, typer.Option(help="For a task: URI of the images.")] = "synthetic:",
     heldout: Annotated[bool, typer.Option("--heldout", help="Show the held-out split.")] = False,
 ) -> None:
-    """Write samples of a mix, with prompts, truths and recipes, into one self-contained HTML page."""
+    """Write samples, with prompts, truths and recipes, into one self-contained HTML page."""
     from rich.progress import track
 
-    from .gallery import write_gallery
-    from .mix import load_mix
+    from .gallery import open_mix, write_gallery
 
-    loaded = load_mix(mix, split="heldout" if heldout else "train")
+    loaded = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)
     hidden = not sys.stderr.isatty()
     indices = track(range(min(samples, len(loaded))), description="samples", transient=True, disable=hidden)
     examples = (loaded[index] for index in indices)
-    count = write_gallery(examples, output, title=f"{mix.name}, {loaded.split}", rejections=loaded.rejections)
+    title = f"{loaded.path.name}, {loaded.split}"
+    count = write_gallery(examples, output, title=title, rejections=loaded.rejections)
     typer.echo(f"{count} samples -> {output}")
     for task, reasons in loaded.rejections.items():
         if reasons:

@@ -4,6 +4,8 @@ SSRLError
 ├── PluginError            a plugin is missing, doubled, broken, or raised
 │   ├── UnknownPlugin      nothing of that name is installed
 │   ├── DuplicatePlugin    two distributions claim one name
+│   ├── NotAllowed         its distribution is not among those that may be loaded
+│   ├── IncompatiblePlugin it was written for another release of the core
 │   ├── BrokenPlugin       it does not import, or does not fulfil the hook specs
 │   └── PluginFailed       one of its hooks raised, or returned something impossible
 ├── MixError               a mix file says something that cannot be
@@ -33,6 +35,14 @@ class UnknownPlugin(PluginError):
 
 class DuplicatePlugin(PluginError):
     """Several installed distributions provide a plugin of one name."""
+
+
+class NotAllowed(PluginError):
+    """A plugin's distribution is not among those that the environment or the mix allows."""
+
+
+class IncompatiblePlugin(PluginError):
+    """A plugin was written for another release of the core or another version of the hooks."""
 
 
 class BrokenPlugin(PluginError):

@@ -2,14 +2,20 @@
 
 A *task plugin* implements the first four; its entry-point name in the group ``ssrl`` is the task's name.
 A *source plugin* implements the last; its entry-point name in the group ``ssrl.sources`` is the URI scheme.
-An implementation may leave out arguments that it does not use, and must not give an argument a default value:
-pluggy never passes an argument that has one.
+A *wrapper* implements some of the first four as ``@hookimpl(wrapper=True)``, for all tasks for which it is named; its
+entry-point name in the group ``ssrl.wrappers`` is what a mix calls it.
+
+An implementation may leave out arguments that it does not use (or take them as ``**_``), and must not give an argument
+a default value, with which pluggy may never pass it. A plugin that uses what came with a later version of the hooks
+says so with the constant ``SSRL_API = "1.3"`` in its module, and with its dependency ``ssrl-core>=...``; without the
+constant, 1.0 is meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -18,6 +24,21 @@ if TYPE_CHECKING:
 
     from .options import Options
     from .types import ImageSource, Sample, SourceImage, TaskInfo
+
+API_VERSION = (1, 0)
+"""Of the hooks and all that plugins import: (major, minor). Minor: something came. Major: something went or changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecation:
+    """An old name that still works: what to ``use`` instead, and the version of the hooks in which it goes."""
+
+    use: str
+    until: str
+
+
+DEPRECATED: dict[str, Deprecation] = {}
+"""Old hook, as ``"ssrl_old"``, or old argument, as ``"ssrl_hook.old"`` -> what became of it."""
 
 hookspec = pluggy.HookspecMarker("ssrl")
 hookimpl = pluggy.HookimplMarker("ssrl")
@@ -70,3 +91,24 @@ def ssrl_open_source(uri: str) -> ImageSource | None:
     Raises:
         SourceError: the URI is this plugin's, but cannot be opened.
     """
+
+
+class TaskPlugin(Protocol):
+    """A task plugin as types: a module or an object that has the four hooks of a task.
+
+    For a type checker only, which then knows the hooks of ``plugin: TaskPlugin = my_module``. Arguments may stand in
+    any order; one that is not used has to be taken all the same, by name or with ``**_: object``.
+    """
+
+    def ssrl_task_info(self) -> TaskInfo: ...
+    def ssrl_generate_sample(
+        self, *, source: SourceImage, rng: np.random.Generator, level: str, options: Any
+    ) -> Sample: ...
+    def ssrl_format_prompt(self, *, sample: Sample) -> str: ...
+    def ssrl_verify_answer(self, *, answer: str, truth: str, params: Mapping[str, Any]) -> float: ...
+
+
+class SourcePlugin(Protocol):
+    """A source plugin as types; see ``TaskPlugin``."""
+
+    def ssrl_open_source(self, *, uri: str) -> ImageSource | None: ...

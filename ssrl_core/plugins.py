@@ -1,25 +1,27 @@
-"""Find, load and bind plugins.
+"""Load and bind plugins.
 
-Listing reads metadata and imports nothing. Loading imports only the plugin that is asked for, and every failure
-names the distribution and its version. Each task is bound to a plugin manager of its own, so that the hooks of one
-task can never answer for another.
+Loading imports only the plugin that is asked for and the wrappers named with it, and every failure names the
+distribution and its version. Each task is bound to a plugin manager of its own, so that the hooks of one task can never
+answer for another.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import metadata
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from . import hookspecs
-from .errors import BrokenPlugin, DuplicatePlugin, PluginFailed, SourceRejected, UnknownPlugin, did_you_mean
+from .errors import BrokenPlugin, IncompatiblePlugin, PluginFailed, SourceRejected
+from .implementations import SPECS, Namespace, hooks_of, problems, register
+from .installed import SOURCES, TASKS, WRAPPERS, InstalledPlugin, check_requirement, find, installed, upgrade_line
+from .timelimit import TimeLimitExceeded, call_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,66 +29,28 @@ if TYPE_CHECKING:
     from .options import Options
     from .types import Sample, SourceImage, TaskInfo
 
-TASKS = "ssrl"
-SOURCES = "ssrl.sources"
+__all__ = ["SOURCES", "TASKS", "WRAPPERS", "InstalledPlugin", "Task", "bind", "find", "installed", "load_task"]
+
 TASK_HOOKS = ("ssrl_task_info", "ssrl_generate_sample", "ssrl_format_prompt", "ssrl_verify_answer")
 SOURCE_HOOKS = ("ssrl_open_source",)
 
-
-@dataclass(frozen=True, slots=True)
-class InstalledPlugin:
-    """A plugin as its distribution's metadata describes it; nothing of it has been imported."""
-
-    name: str
-    distribution: str
-    version: str
-    summary: str
-    entry_point: metadata.EntryPoint
-
-    def __str__(self) -> str:
-        return f"{self.name!r} of {self.distribution} {self.version}"
-
-
-def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
-    """All installed plugins of a group by name, sorted. A name with several distributions has several entries."""
-    found: dict[str, dict[str, InstalledPlugin]] = {}
-    for distribution in metadata.distributions():
-        for entry in distribution.entry_points:
-            if entry.group == group:
-                # Remains of a removed distribution have entry points and no metadata.
-                name, version, summary = (distribution.metadata[key] or "" for key in ("Name", "Version", "Summary"))
-                plugin = InstalledPlugin(entry.name, name or "(no name)", version or "(no version)", summary, entry)
-                # The first on sys.path is the one that an import would find.
-                found.setdefault(entry.name, {}).setdefault(_canonical(plugin.distribution), plugin)
-    return {name: list(by_distribution.values()) for name, by_distribution in sorted(found.items())}
-
-
-def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
-    """The one installed plugin of that name. Raises UnknownPlugin or DuplicatePlugin."""
-    known = installed(group)
-    if name not in known:
-        kind = "task" if group == TASKS else "image source"
-        distribution = "ssrl-plugin-" + name.replace("_", "-")
-        raise UnknownPlugin(
-            f"no installed plugin provides the {kind} {name!r}.{did_you_mean(name, known)}\n"
-            f"  installed: {', '.join(known) or 'none'}\n"
-            f"  to install it, if that is its name: pip install {distribution}"
-        )
-    candidates = known[name]
-    if len(candidates) > 1:
-        claims = " and ".join(f"{c.distribution} {c.version} ({c.entry_point.value})" for c in candidates)
-        raise DuplicatePlugin(f"{name!r} is claimed by {claims}. Uninstall all but one of them.")
-    return candidates[0]
+_FAILURE = (Exception, SystemExit)  # a plugin that ends the process has failed, and the process goes on
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded task plugin whose hooks are called with their failures attributed to it."""
+    """A loaded task plugin, in the wrappers named with it; failures of its hooks are attributed to it."""
 
     name: str
     plugin: InstalledPlugin
     info: TaskInfo
     hooks: Any
+    wrappers: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        """The version of the hooks that the plugin needs, e.g. ``"1.0"``."""
+        return _declared_api(self.plugin)
 
     @property
     def options_model(self) -> type[Options]:
@@ -103,8 +67,8 @@ class Task:
             sample = self.hooks.ssrl_generate_sample(source=source, rng=rng, level=level, options=options)
         except SourceRejected:
             raise
-        except Exception as err:
-            what = f"{_raised(err)} on image {source.id!r}, level {level!r}"
+        except _FAILURE as err:
+            what = f"{_raised(err)}, on image {source.id!r} at level {level!r}"
             raise self._failed("ssrl_generate_sample", what) from err
         if not isinstance(sample, Sample) or not sample.images or not isinstance(sample.truth, str):
             raise self._failed("ssrl_generate_sample", f"returned {sample!r:.200}, not a Sample with images and truth")
@@ -118,7 +82,7 @@ class Task:
         """The question; see ``ssrl_format_prompt``. Raises PluginFailed."""
         try:
             prompt = self.hooks.ssrl_format_prompt(sample=sample)
-        except Exception as err:
+        except _FAILURE as err:
             raise self._failed("ssrl_format_prompt", _raised(err)) from err
         if not isinstance(prompt, str) or prompt.count("<image>") != len(sample.images):
             raise self._failed(
@@ -126,41 +90,52 @@ class Task:
             )
         return prompt
 
-    def verify_answer(self, answer: str, *, truth: str, params: Mapping[str, Any]) -> float:
-        """The score of an answer in [0, 1]; see ``ssrl_verify_answer``. Raises PluginFailed."""
+    def verify_answer(self, answer: str, *, truth: str, params: Mapping[str, Any], limit: float | None = None) -> float:
+        """The score of an answer in [0, 1]; see ``ssrl_verify_answer``. Raises PluginFailed.
+
+        Args:
+            answer: what the model wrote into the box.
+            truth, params: the sample's.
+            limit: seconds after which the verifier counts as failed. Costs a call some 40 microseconds, since it then
+                runs in another thread; without one the call stays in this thread and may take for ever.
+        """
+        verify = partial(self.hooks.ssrl_verify_answer, answer=answer, truth=truth, params=params)
         try:
-            score = self.hooks.ssrl_verify_answer(answer=answer, truth=truth, params=params)
-        except Exception as err:
-            raise self._failed("ssrl_verify_answer", f"{_raised(err)} on answer {answer!r:.200}") from err
+            score = verify() if limit is None else call_within(limit, verify, owner=self.name)
+        except TimeLimitExceeded as err:
+            raise self._failed("ssrl_verify_answer", f"{err}, on answer {answer!r:.200}") from None
+        except _FAILURE as err:
+            raise self._failed("ssrl_verify_answer", f"{_raised(err)}, on answer {answer!r:.200}") from err
         if not isinstance(score, float | int) or not math.isfinite(score) or not 0 <= score <= 1:
             raise self._failed("ssrl_verify_answer", f"returned {score!r:.200}, not a number in [0, 1]")
         return float(score)
 
     def _failed(self, hook: str, what: str) -> PluginFailed:
-        return PluginFailed(f"plugin {self.plugin}: {hook} {what}")
+        within = f", in {', '.join(self.wrappers)}" if self.wrappers else ""
+        return PluginFailed(f"plugin {self.plugin}{within}: {hook} {what}")
 
 
 @cache
-def load_task(name: str) -> Task:
-    """Import and bind the task of that name. Raises a PluginError that names its distribution."""
-    from .types import Level, TaskInfo
+def load_task(name: str, *, wrappers: tuple[str, ...] = ()) -> Task:
+    """Import and bind the task of that name. Raises a PluginError that names its distribution.
 
-    plugin = find(name)
-    hooks = _load(plugin, TASK_HOOKS)
+    Args:
+        name: the entry point's, in the group ``ssrl``.
+        wrappers: names in the group ``ssrl.wrappers``; each wraps what stands before it.
+    """
+    return bind(find(name), wrappers=wrappers)
+
+
+def bind(plugin: InstalledPlugin, *, wrappers: tuple[str, ...] = ()) -> Task:
+    """Import and bind a task that was found; see ``load_task``."""
+    hooks = _load(plugin, TASK_HOOKS, wrappers=wrappers)
     try:
         info = hooks.ssrl_task_info()
-    except Exception as err:
+    except _FAILURE as err:
         raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info {_raised(err)}") from err
-    if not isinstance(info, TaskInfo) or not info.levels:
-        raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info must return a TaskInfo with levels, got {info!r:.200}")
-    if not isinstance(info.version, str) or not all(
-        isinstance(name, str) and isinstance(level, Level) for name, level in info.levels.items()
-    ):
-        raise BrokenPlugin(
-            f"plugin {plugin}: ssrl_task_info: version and names of levels must be text, and levels of type Level; "
-            f"got {info!r:.300}"
-        )
-    return Task(name, plugin, info, hooks)
+    if fault := _fault_of(info):
+        raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info {fault}; got {info!r:.300}")
+    return Task(plugin.name, plugin, info, hooks, wrappers)
 
 
 @cache
@@ -169,48 +144,71 @@ def load_source_hooks(scheme: str) -> Any:
     return _load(find(scheme, group=SOURCES), SOURCE_HOOKS)
 
 
-def _load(plugin: InstalledPlugin, required: tuple[str, ...]) -> Any:
+def _load(plugin: InstalledPlugin, required: tuple[str, ...], *, wrappers: tuple[str, ...] = ()) -> Any:
+    manager = pluggy.PluginManager("ssrl")
+    _register(manager, plugin, required)
+    for name in dict.fromkeys(wrappers):
+        _register(manager, find(name, group=WRAPPERS), ())
+    manager.add_hookspecs(Namespace(SPECS))
+    return manager.hook
+
+
+def _register(manager: pluggy.PluginManager, plugin: InstalledPlugin, required: tuple[str, ...]) -> None:
+    """Import a plugin, check it, and register its hooks."""
+    check_requirement(plugin)
     try:
-        module = plugin.entry_point.load()
-    except Exception as err:
+        found = hooks_of(plugin.entry_point.load())
+    except _FAILURE as err:
         raise BrokenPlugin(
             f"plugin {plugin} does not import: {type(err).__name__}: {err}\n"
             f"  entry point: {plugin.entry_point.value}\n"
             f"  repair or uninstall it: pip uninstall {plugin.distribution}"
         ) from err
-    problems = _problems(module, required)
-    if problems:
-        raise BrokenPlugin(f"plugin {plugin} does not fulfil the hook specifications:\n  " + "\n  ".join(problems))
-    manager = pluggy.PluginManager("ssrl")
-    manager.add_hookspecs(hookspecs)
-    manager.register(module, name=plugin.name)
-    return manager.hook
+    _check_api(plugin)
+    mistakes = problems(found, required=required, wrapper=plugin.entry_point.group == WRAPPERS)
+    if mistakes:
+        raise BrokenPlugin(f"plugin {plugin} does not fulfil the hook specifications:\n  " + "\n  ".join(mistakes))
+    register(manager, found, owner=str(plugin))
 
 
-def _problems(module: object, required: tuple[str, ...]) -> list[str]:
-    """What keeps a plugin object from being usable. pluggy itself finds only some of these."""
-    specs = {name: fn for name, fn in vars(hookspecs).items() if hasattr(fn, "ssrl_spec")}
-    found = {name: getattr(module, name) for name in dir(module) if name.startswith("ssrl_")}
-    found = {name: fn for name, fn in found.items() if inspect.isroutine(fn)}
-    problems = [f"{name}: missing" for name in required if name not in found]
-    for name, function in found.items():
-        if name not in specs:
-            problems.append(f"{name}: there is no such hook.{did_you_mean(name, specs)}")
-            continue
-        if not hasattr(function, "ssrl_impl"):
-            problems.append(f"{name}: not marked; write @hookimpl (from ssrl_core) above it")
-        known = inspect.signature(specs[name]).parameters
-        for argument, parameter in inspect.signature(function).parameters.items():
-            if argument not in known:
-                problems.append(f"{name}: no argument {argument!r} exists; there are: {', '.join(known) or 'none'}")
-            elif parameter.default is not parameter.empty:
-                problems.append(f"{name}: argument {argument!r} has a default value, so pluggy would never pass it")
-    return problems
+def _check_api(plugin: InstalledPlugin) -> None:
+    """Raises IncompatiblePlugin where the plugin needs another version of the hooks than this core has."""
+    declared = _declared_api(plugin)
+    major, minor = hookspecs.API_VERSION
+    try:
+        needed = tuple(map(int, declared.split(".")))
+        if len(needed) != 2:
+            raise ValueError
+    except (AttributeError, ValueError):
+        raise BrokenPlugin(f"plugin {plugin}: SSRL_API must be text such as '1.0', not {declared!r:.80}") from None
+    if needed[0] != major or needed[1] > minor:
+        raise IncompatiblePlugin(
+            f"plugin {plugin} needs version {declared} of the hooks, and this ssrl-core has {major}.{minor}\n"
+            f"  {upgrade_line(plugin)}"
+        )
 
 
-def _raised(err: Exception) -> str:
-    return f"raised {type(err).__name__}: {err}"
+def _declared_api(plugin: InstalledPlugin) -> str:
+    return getattr(sys.modules.get(plugin.entry_point.module), "SSRL_API", "1.0")
 
 
-def _canonical(distribution: str) -> str:
-    return distribution.lower().replace("_", "-").replace(".", "-")
+def _fault_of(info: object) -> str | None:
+    """What is wrong with what ``ssrl_task_info`` returned."""
+    from .types import Level, TaskInfo
+
+    if not isinstance(info, TaskInfo) or not isinstance(info.levels, Mapping) or not info.levels:
+        return "must return a TaskInfo with levels"
+    if not isinstance(info.version, str) or not all(isinstance(name, str) for name in info.levels):
+        return "must return version and names of levels as text"
+    if not all(isinstance(level, Level) for level in info.levels.values()):
+        return "must return levels of type Level"
+    if info.options is not None:
+        from .options import Options
+
+        if not isinstance(info.options, type) or not issubclass(info.options, Options):
+            return "must return options that are a subclass of ssrl_core.Options"
+    return None
+
+
+def _raised(err: BaseException) -> str:
+    return f"raised {type(err).__name__}" + (f": {err}" if str(err) else "")

@@ -22,7 +22,7 @@ def render(recipe: Recipe) -> Sample:
         PluginError: the task is not installed, is installed in another version, or failed.
         SourceError: the source cannot be opened.
     """
-    task = load_task(recipe.task)
+    task = load_task(recipe.task, wrappers=tuple(recipe.wrappers))
     if task.info.version != recipe.task_version:
         raise PluginError(
             f"this recipe was made by version {recipe.task_version!r} of task {recipe.task!r}, but {task.plugin} has "

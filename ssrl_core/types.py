@@ -122,6 +122,7 @@ class Recipe:
         source: URI of the image source; ``image_id`` names the image in it.
         attempt: number of source images that were rejected before this one.
         size: length in pixels of the longer side to which the core brings the image.
+        wrappers: names of the wrappers around the task, innermost first.
     """
 
     task: str
@@ -135,15 +136,20 @@ class Recipe:
     image_id: str
     attempt: int
     size: int
+    wrappers: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """The recipe as one line of JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """The recipe as one line of JSON with sorted keys; without ``wrappers`` where there are none."""
+        facts = asdict(self)
+        if not self.wrappers:
+            del facts["wrappers"]
+        return json.dumps(facts, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """The recipe that ``to_json`` wrote."""
-        return cls(**json.loads(text))
+        facts = json.loads(text)
+        return cls(**facts | {"wrappers": tuple(facts.get("wrappers", ()))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,28 @@ import pytest
 from ssrl_core import plugins, sources
 
 FIXTURES = Path(__file__).parent / "fixtures"
+TOY = (FIXTURES / "ssrl_plugin_toy.py").read_text(encoding="utf-8")
 
 
 def write_distribution(
-    folder: Path, name: str, *, entry_points: dict[str, dict[str, str]], version: str = "0.1", code: str | None = None
+    folder: Path,
+    name: str,
+    *,
+    entry_points: dict[str, dict[str, str]],
+    version: str = "0.1",
+    requires: Iterable[str] = (),
+    code: str | None = None,
 ) -> Path:
     """A distribution as an installer would leave it: metadata, and a module of the same name where code is given."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: of the tests\n")
+    metadata = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
+    (info / "METADATA").write_text("\n".join(metadata) + "\n")
     groups = (f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in eps.items()) for group, eps in entry_points.items())
     (info / "entry_points.txt").write_text("\n".join(groups))
     if code is not None:
@@ -58,6 +71,25 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         if module.startswith("ssrl_plugin_"):
             del sys.modules[module]
     forget_plugins()
+
+
+@pytest.fixture
+def install_toy(install: Callable[..., None]) -> Callable[..., None]:
+    """A function that installs the task of ``fixtures/ssrl_plugin_toy.py`` under a name, with changes to its code.
+
+    Its parameters: replacements as pairs (old, new), ``name`` of the task, and what ``write_distribution`` takes.
+    """
+
+    def toy(*changes: tuple[str, str], name: str = "toy", distribution: str | None = None, **facts: object) -> None:
+        code = TOY
+        for old, new in changes:
+            assert old in code, f"the toy has no {old!r}"
+            code = code.replace(old, new)
+        distribution = distribution or f"ssrl-plugin-{name}"
+        module = distribution.replace("-", "_")
+        install(distribution, entry_points={"ssrl": {name: module}}, **{"code": code} | facts)
+
+    return toy
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_preview_writes_one_page_that_holds_everything(write_mix, tmp_path):
 def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
     result = ssrl("preview", write_mix("tasks: {flipped_patch: {level: 17}}"))
     assert result.returncode == 2
-    assert "not a level of this task" in result.stderr
+    assert "'17' is not a level of" in result.stderr
     assert "Traceback" not in result.stderr
 
 

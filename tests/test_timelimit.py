@@ -1,0 +1,67 @@
+import threading
+
+import pytest
+
+from ssrl_core.errors import PluginFailed
+from ssrl_core.plugins import load_task
+from ssrl_core.timelimit import MOST_STUCK, TimeLimitExceeded, call_within
+
+
+def fail():
+    raise TimeoutError("the function's own")
+
+
+def test_a_call_within_its_limit_gives_what_the_function_gives():
+    assert call_within(60, lambda: 17, owner="quick") == 17
+    with pytest.raises(TimeoutError, match="the function's own"):
+        call_within(60, fail, owner="quick")
+
+
+def test_calls_at_once_keep_their_results_apart():
+    barrier, results = threading.Barrier(8), [None] * 8
+
+    def ask(k):
+        barrier.wait()
+        results[k] = [call_within(60, lambda n=n: (k, n), owner="many") for n in range(50)]
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [[(k, n) for n in range(50)] for k in range(8)]
+
+
+def test_an_owner_whose_calls_are_stuck_is_not_called_again_until_one_comes_back():
+    gate, calls = threading.Event(), []
+
+    def stick():
+        calls.append(1)
+        gate.wait()
+
+    for _ in range(MOST_STUCK):
+        with pytest.raises(TimeLimitExceeded, match=r"has not come back within 0\.01 s"):
+            call_within(0.01, stick, owner="stuck")
+    with pytest.raises(TimeLimitExceeded, match="3 earlier calls have not come back"):
+        call_within(60, stick, owner="stuck")
+    assert len(calls) == MOST_STUCK
+    assert call_within(60, lambda: "another", owner="other") == "another"
+    gate.set()
+    while True:
+        try:
+            assert call_within(60, lambda: "back", owner="stuck") == "back"
+            break
+        except TimeLimitExceeded:
+            continue
+
+
+def test_a_verifier_that_never_comes_back_costs_its_answers_and_no_others(install_toy):
+    install_toy(("return float(answer == truth)", "import threading; threading.Event().wait()"), name="sleeper")
+    install_toy(name="fine")
+    stuck, fine = load_task("sleeper"), load_task("fine")
+    for _ in range(MOST_STUCK):
+        with pytest.raises(PluginFailed, match=r"ssrl-plugin-sleeper 0.1: ssrl_verify_answer has not come back within"):
+            stuck.verify_answer("A", truth="A", params={}, limit=0.01)
+    with pytest.raises(PluginFailed, match="is not called any more: 3 earlier calls have not come back"):
+        stuck.verify_answer("A", truth="A", params={}, limit=60)
+    assert fine.verify_answer("A", truth="A", params={}, limit=60) == 1.0
