@@ -10,9 +10,22 @@ from typing import Any
 
 from PIL import Image
 
-from .mix import Example
+from .mix import Example, Mix, MixConfig, TaskConfig, load_mix
+from .plugins import load_task
+from .schedule import SplitName
+from .sources import resolve_uri
 
 _PAGE = Path(__file__).with_name("gallery.html.jinja")
+
+
+def open_mix(what: str, *, source: str, split: SplitName, samples: int) -> Mix:
+    """The mix of a file; or, for the name of a task, a mix of all its levels in equal parts."""
+    if Path(what).suffix or Path(what).exists():
+        return load_mix(what, split=split)
+    levels = dict.fromkeys(load_task(what).info.levels, 1.0)
+    uri = resolve_uri(source, base=Path.cwd())
+    config = MixConfig(tasks={what: TaskConfig(level=levels)}, source=uri, samples=samples)
+    return Mix(Path(what), config, split=split)
 
 
 def write_gallery(

@@ -79,6 +79,11 @@ class Split:
         elif fraction <= 0 if self._heldout else fraction >= 1:
             raise SourceError(f"no image falls into the {part} split; change the mix's heldout.fraction ({fraction})")
 
+    @property
+    def count(self) -> int | None:
+        """Number of images; None where they are made on demand."""
+        return None if self._positions is None else len(self._positions)
+
     def draw(self, rng: np.random.Generator) -> str:
         """The id of an image drawn uniformly from this part."""
         if self._positions is not None:

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ssrl_core.errors import MixError, SourceError, SSRLError, UnknownPlugin
+from ssrl_core.errors import MixError, NotAllowed, SourceError, SSRLError, UnknownPlugin
 from ssrl_core.mix import load_mix
 from ssrl_core.render import render
 from ssrl_core.seeding import generator
@@ -36,9 +36,9 @@ def digest(example):
 
 def test_every_batch_has_the_stated_proportions(write_mix):
     mix = load_mix(write_mix(FIVE))
-    which = [mix._entries[k].task.name for k in mix._cycle]
-    for start in range(len(mix._cycle)):
-        window = Counter((which * 2)[start : start + 10])
+    tasks = [mix.slot(index).task for index in range(60)]
+    for start in range(50):
+        window = Counter(tasks[start : start + 10])
         assert abs(window["shuffled_patches"] - 4) <= 1
         assert abs(window["relative_position"] - 1) <= 1
     assert mix.shares["shuffled_patches"] == pytest.approx(0.4)
@@ -55,6 +55,50 @@ def test_a_sample_of_a_task_does_not_change_when_another_task_joins(write_mix):
     found = [e for e in (joined[i] for i in range(9)) if e.recipe.task == "flipped_patch"]
     assert len(found) == 3
     assert [digest(e) for e in found] == [digest(alone[i]) for i in range(3)]
+
+
+def test_each_task_has_its_levels_in_their_shares(write_mix):
+    tasks = "flipped_patch: {level: {1: 3, paper: 1}}, cropped_patch: {level: 2}, depth_ordering: "
+    mix = load_mix(write_mix(f"samples: 4000\ntasks: {{{tasks}}}"))
+    found = Counter((slot.task, slot.level) for slot in map(mix.slot, range(len(mix))))
+    assert found.keys() == {
+        ("flipped_patch", "1"),
+        ("flipped_patch", "paper"),
+        ("cropped_patch", "2"),
+        ("depth_ordering", "1"),
+    }
+    ones = found["flipped_patch", "1"]
+    assert abs(ones - 1000) < 80  # of 1333, five standard deviations
+
+
+def test_a_tasks_options_reach_it_and_its_recipe(write_mix):
+    paper, plain = (
+        load_mix(write_mix(f"size: 112\ntasks: {{flipped_patch: {{options: {options}}}}}", f"{name}.yaml"))[0]
+        for name, options in (("paper", "{prompt: paper}"), ("plain", "{}"))
+    )
+    assert paper.recipe.options == {"prompt": "paper"} and plain.recipe.options == {}
+    assert paper.prompt != plain.prompt
+    assert paper.sample.truth == plain.sample.truth
+
+
+def test_a_tasks_own_source_is_its_own_only(write_mix):
+    own = "synthetic:?width=96&height=96&seed=4"
+    mix = load_mix(write_mix(f"size: 96\ntasks: {{cropped_patch: , flipped_patch: {{source: '{own}'}}}}"))
+    assert {e.recipe.task: e.recipe.source for e in (mix[0], mix[1])} == {
+        "cropped_patch": "synthetic:",
+        "flipped_patch": own,
+    }
+
+
+def test_a_tasks_own_seed_gives_what_the_seed_of_a_mix_gives_and_changes_no_other_task(write_mix):
+    tasks = "tasks: {cropped_patch: , flipped_patch: {KEY}}\nsize: 112\nseed: "
+    zero, own, five = (
+        load_mix(write_mix(tasks.replace("KEY", key) + seed, f"{seed}{key[:4]}.yaml"))
+        for key, seed in (("", "0"), ("seed: 5", "0"), ("", "5"))
+    )
+    assert [mix.slot(1).task for mix in (zero, own, five)] == ["flipped_patch"] * 3
+    assert digest(own[1]) == digest(five[1]) != digest(zero[1])
+    assert digest(own[0]) == digest(zero[0]) != digest(five[0])
 
 
 def test_a_recipe_rebuilds_its_sample_in_another_process(write_mix, tmp_path):
@@ -154,7 +198,9 @@ def test_generation_leaves_the_global_generators_alone(write_mix):
     ("text", "complaints"),
     [
         ("tasks: {flipped_patch: {wieght: 1}}", ["tasks.flipped_patch.wieght", "Did you mean 'weight'?"]),
-        ("tasks: {flipped_patch: {weight: -1}}", ["tasks.flipped_patch.weight", "-1", "greater than 0"]),
+        ("tasks: {flipped_patch: {weight: -1}}", ["tasks.flipped_patch.weight", "-1", "greater than or equal to 0"]),
+        ("tasks: {flipped_patch: {weight: 0}}", ["tasks", "greater than 0"]),
+        ("tasks: {flipped_patch: {weight: 0}, cropped_patch: }", ["tasks.flipped_patch.weight", "take the task out"]),
         ("tasks: {flipped_patch: {weight: .nan}}", ["tasks.flipped_patch.weight", "nan"]),
         ("tasks: {flipped_patch: {level: 9}}", ["tasks.flipped_patch.level", "'9'", "paper"]),
         ("tasks: {flipped_patch: {level: {1: 1, 9: 1}}}", ["tasks.flipped_patch.level", "'9'"]),
@@ -236,3 +282,35 @@ def test_the_truth_does_not_depend_on_how_many_images_were_rejected(write_mix, p
         render(Recipe(**json.loads(recipe.to_json()) | {"attempt": n, "image_id": str(n)})).truth for n in range(9)
     }
     assert len(truths) == 1
+
+
+WRAPPER = """
+from dataclasses import replace
+from ssrl_core import hookimpl
+
+@hookimpl(wrapper=True)
+def ssrl_format_prompt(sample):
+    prompt = yield
+    return prompt + " (wrapped)"
+"""
+
+
+def test_the_wrappers_of_a_mix_wrap_its_tasks_and_stand_in_its_recipes(write_mix, install):
+    install("ssrl-wrapper-words", entry_points={"ssrl.wrappers": {"words": "ssrl_wrapper_words"}}, code=WRAPPER)
+    text = "size: 112\ntasks: {flipped_patch: , cropped_patch: }"
+    plain, wrapped = load_mix(write_mix(text, "a.yaml")), load_mix(write_mix(f"{text}\nwrappers: [words]", "b.yaml"))
+    for index in range(2):
+        assert "(wrapped)" in wrapped[index].prompt and "(wrapped)" not in plain[index].prompt
+        assert wrapped[index].recipe.wrappers == ("words",)
+        assert wrapped[index].sample.truth == plain[index].sample.truth
+
+
+def test_a_mix_that_allows_some_distributions_imports_nothing_of_others(write_mix, install):
+    code = "raise SystemExit('was imported')"
+    install("ssrl-plugin-stranger", entry_points={"ssrl": {"stranger": "ssrl_plugin_stranger"}}, code=code)
+    path = write_mix("allowed_distributions: [ssrl-plugin-f*]\nsize: 112\ntasks: {flipped_patch: , stranger: }")
+    with pytest.raises(NotAllowed) as error:
+        load_mix(path)
+    for part in ("mix.yaml: allowed_distributions", "ssrl-plugin-stranger", "ssrl-plugin-f*"):
+        assert part in str(error.value)
+    assert load_mix(write_mix("allowed_distributions: [ssrl-plugin-f*]\nsize: 112\ntasks: {flipped_patch: }"))[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,18 @@ import yaml
 from ..answers import COMPLETION, extract_answer
 from ..errors import PluginFailed, RecipeError
 from ..evaluate import token_ids
+from ..include import self_contained
 from ..mix import Example, SplitName, load_mix
+from ..mixfile import read_mix
+from ..schedule import stages
 from .recipe import Stage
+
+logger = logging.getLogger(__name__)
 
 
 def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
-    """Raise an error for a mix, a completion, a prompt length or a folder that this run cannot use."""
+    """Raise an error for a mix, a schedule, a completion, a prompt length or a folder that this run cannot use."""
+    check_schedule(stage, config, mix)
     examples = try_everything(mix)
     if stage == "sft":
         check_completion(config["data"]["completion"] or COMPLETION, examples)
@@ -45,6 +53,35 @@ def try_everything(mix_path: Path) -> list[Example]:
                 )
             examples.append(example)
     return examples
+
+
+def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
+    """Raise RecipeError for a run that would go through a mix's schedule out of order, or more than once.
+
+    Warns of a run that ends before the last stage.
+    """
+    mix_config, composed = read_mix(mix)
+    planned = stages(mix_config, split="train", where=composed.where)
+    if len(planned) == 1:
+        return
+    data, trainer = config["data"], config["trainer"]
+    if stage == "grpo" and data["shuffle"]:
+        raise RecipeError(f"data.shuffle={data['shuffle']} would mix up the stages of {mix}: its schedule needs false")
+    samples, limit, batch = mix_config.samples, data.get("train_max_samples") or -1, data["train_batch_size"]
+    per_epoch = (min(samples, limit) if limit > 0 else samples) // batch
+    steps = min(per_epoch * trainer["total_epochs"], trainer["total_training_steps"] or sys.maxsize)
+    if steps > per_epoch:
+        raise RecipeError(
+            f"{steps} steps of {batch} prompts are more than the {samples} samples of {mix}: its schedule would start "
+            f"over. Set its samples to {steps * batch}, or trainer.total_epochs=1, or "
+            f"trainer.total_training_steps={per_epoch} at most"
+        )
+    if steps * batch <= planned[-1].start:
+        reached = sum(part.start < steps * batch for part in planned)
+        logger.warning(
+            "%d steps of %d prompts end in stage %d of %d of the schedule of %s, which is laid out over its %d samples",
+            *(steps, batch, reached, len(planned), mix, samples),
+        )
 
 
 def check_completion(template: str, examples: Sequence[Example]) -> None:
@@ -91,7 +128,7 @@ def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> No
         return
     before = yaml.safe_load(kept_config.read_text(encoding="utf-8"))
     changed = [line for line in _differences(before, config) if not line.startswith("trainer.")]
-    if kept_mix.exists() and kept_mix.read_bytes() != mix.read_bytes():
+    if kept_mix.exists() and kept_mix.read_bytes() != self_contained(mix):
         changed.append(f"{mix} is not what it was then (see {kept_mix})")
     if changed:
         raise RecipeError(

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
 from ..answers import COMPLETION
@@ -60,6 +60,7 @@ class MixDataset(Dataset[dict[str, Any]]):
             "extra_info": {
                 "index": index,
                 "task": example.recipe.task,
+                "wrappers": list(example.recipe.wrappers),
                 "params": example.sample.params,
                 "format_weight": self.mix.config.format_weight,
             },
@@ -135,26 +136,38 @@ class MixSFTDataset(MultiTurnSFTDataset):
         from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
 
         mix = open_mix(self.parquet_files)
-        self.dataframe = _LazyRows(mix, completion=self.completion)
         self.messages = range(_length(mix, self.max_samples))
+        # Only a schedule needs an order; without one, which sample comes when is left to verl.
+        places = _places(len(self.messages)) if len(mix.stages) > 1 else self.messages
+        self.dataframe = _LazyRows(mix, places, completion=self.completion)
         self.tools = self.enable_thinking = None
         self.system_prompt, self.generation_prompt = extract_system_prompt_and_generation(
             self.tokenizer, **self.apply_chat_template_kwargs
         )
 
 
+def _places(length: int) -> list[int]:
+    """Row -> its place in the first epoch of verl's SFT trainer, which always shuffles, with this sampler.
+
+    The sample of that place in the row makes the trainer see the mix in its own order, on any number of processes.
+    """
+    rows: Any = range(length)
+    order: list[int] = list(DistributedSampler(rows, num_replicas=1, rank=0, shuffle=True))
+    return torch.tensor(order).argsort().tolist()
+
+
 class _LazyRows:
     """The part of a data frame that verl's SFT dataset uses: ``frame.iloc[i].to_dict()``."""
 
-    def __init__(self, mix: Mix, *, completion: str) -> None:
-        self._mix, self._completion = mix, completion
+    def __init__(self, mix: Mix, places: Sequence[int], *, completion: str) -> None:
+        self._mix, self._places, self._completion = mix, places, completion
 
     @property
     def iloc(self) -> _LazyRows:
         return self
 
     def __getitem__(self, index: int) -> _Row:
-        example = self._mix[index]
+        example = self._mix[self._places[index]]
         return _Row(
             messages=[
                 {"role": "user", "content": example.prompt},

@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple
 import yaml
 
 from ..errors import RecipeError
+from ..include import self_contained
 from .checks import check_run
 from .recipe import Stage, compose, read_recipe
 
@@ -119,7 +120,7 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
     launch.folder.mkdir(parents=True, exist_ok=True)
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
-    (launch.folder / "mix.yaml").write_bytes(launch.mix.read_bytes())
+    (launch.folder / "mix.yaml").write_bytes(self_contained(launch.mix))
     with open(launch.folder / "log.txt", "a+b", buffering=0) as log:
         begin = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(

@@ -29,6 +29,7 @@ class _CpuDevice(types.ModuleType):
     get_device_name = staticmethod(lambda *_, **__: "CPU")
     is_available = staticmethod(lambda: False)  # asked in the sense of "is there an accelerator?"
     manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
+    get_rng_state, set_rng_state = staticmethod(torch.get_rng_state), staticmethod(torch.set_rng_state)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)

@@ -1,0 +1,191 @@
+"""A task as a mix uses it: bound to its levels, options, seed and source; makes its samples by number."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from .errors import MixError, SourceError, SourceRejected
+from .include import Keys
+from .installed import SOURCES, WRAPPERS, check_allowed, find
+from .mixfile import Levels, MixConfig, TaskConfig, Where, explain
+from .plugins import Task, load_task
+from .render import render, stream
+from .schedule import SplitName, Stage
+from .seeding import generator
+from .sources import Split, open_source
+from .types import ImageSource, Recipe, Sample
+
+MAX_ATTEMPTS = 64
+"""Source images offered to a task for one sample before giving up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sample with its recipe and the whole prompt."""
+
+    recipe: Recipe
+    sample: Sample
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class LevelShares:
+    """Levels, and the upper ends of their shares of [0, 1), the last one left out."""
+
+    levels: tuple[str, ...]
+    ends: tuple[float, ...]
+
+    def of_each(self) -> dict[str, float]:
+        """Level -> its share; they sum to 1."""
+        bounds = (0.0, *self.ends, 1.0)
+        return {level: high - low for level, (low, high) in zip(self.levels, pairwise(bounds), strict=True)}
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """A task of one split of a mix.
+
+    Attributes:
+        task: the plugin.
+        split: of the images that it draws from.
+        seed: its own, or that of the mix.
+        size: pixels of the longer side of an image.
+        options: those that differ from their defaults.
+        shares: number of a stage -> the levels there; without the stages in which the task pauses.
+        source_uri: of ``source``, of which it draws from the part ``images``.
+        instruction: how to present the answer.
+        rejections: images rejected so far by this object, by reason.
+    """
+
+    task: Task
+    split: SplitName
+    seed: int
+    size: int
+    options: Mapping[str, Any]
+    shares: Mapping[int, LevelShares]
+    source_uri: str
+    source: ImageSource
+    images: Split
+    instruction: str
+    rejections: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Every level of the task in any stage."""
+        return tuple(dict.fromkeys(level for shares in self.shares.values() for level in shares.levels))
+
+    def level(self, number: int, *, stage: int) -> str:
+        """The level of sample ``number``, drawn from the shares of that stage."""
+        shares = self.shares[stage]
+        draw = generator(self.seed, stream=stream(self.task.name, self.split, "level"), index=number).random()
+        return shares.levels[bisect_right(shares.ends, draw)]
+
+    def make(self, number: int, *, level: str) -> Example:
+        """Sample ``number`` at a level. Raises SourceError if no image of 64 in a row can be used."""
+        refused: Counter[str] = Counter()
+        name = self.task.name
+        for attempt in range(MAX_ATTEMPTS):
+            rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
+            recipe = Recipe(
+                task=name,
+                task_version=self.task.info.version,
+                seed=self.seed,
+                split=self.split,
+                index=number,
+                level=level,
+                options=self.options,
+                source=self.source_uri,
+                image_id=self.images.draw(rng),
+                attempt=attempt,
+                size=self.size,
+                wrappers=self.task.wrappers,
+            )
+            try:
+                sample = render(recipe)
+            except SourceRejected as rejected:
+                refused[rejected.reason] += 1
+                self.rejections[rejected.reason] += 1
+                continue
+            return Example(recipe, sample, f"{self.task.format_prompt(sample)}\n{self.instruction}".strip())
+        counts = ", ".join(f"{reason}: {n}" for reason, n in refused.most_common())
+        raise SourceError(
+            f"task {name!r}, level {level!r}: {MAX_ATTEMPTS} images in a row of {self.source_uri!r} "
+            f"could not be used ({counts}). Give it other images, an easier level, or a larger size than {self.size}"
+        )
+
+
+def bind_task(name: str, config: MixConfig, stages: Sequence[Stage], *, split: SplitName, where: Where) -> BoundTask:
+    """A task of a mix, loaded and checked against what the mix says of it.
+
+    Raises:
+        MixError: it does not have a level or an option, or needs depth that its source does not have.
+        PluginError: it is not installed or not allowed, or its plugin is broken.
+        SourceError: its source cannot be opened.
+    """
+    own = config.tasks[name] or TaskConfig()
+    uri = own.source or config.source
+    _check_allowed(name, uri, config, where=where)
+    task = load_task(name, wrappers=tuple(config.wrappers))
+    shares = {
+        number: _level_shares(task, stage.levels[name], where=where, keys=stage.level_keys[name])
+        for number, stage in enumerate(stages)
+        if stage.weights[name]
+    }
+    try:
+        options = task.options_model(**own.options)
+    except ValidationError as err:
+        raise MixError(explain(err, where, task.options_model, below=("tasks", name, "options"))) from err
+    try:
+        source = open_source(uri)
+    except SourceError as err:
+        raise SourceError(f"{where('tasks', name)}: {err}") from err
+    if task.info.needs_depth and not source.has_depth:
+        raise MixError(
+            f"{where('tasks', name)}: this task needs depth, and the source {uri!r} has none. Give the task a source "
+            f"of its own with depth, for example\n  {name}: {{source: 'rgbd:PATH'}}   or   {{source: 'synthetic:'}}"
+        )
+    return BoundTask(
+        task=task,
+        split=split,
+        seed=config.seed if own.seed is None else own.seed,
+        size=config.size,
+        options=options.model_dump(mode="json", exclude_defaults=True),
+        shares=shares,
+        source_uri=uri,
+        source=source,
+        images=Split(source, split, fraction=config.heldout.fraction),
+        instruction=config.instruction,
+    )
+
+
+def _check_allowed(name: str, uri: str, config: MixConfig, *, where: Where) -> None:
+    """Raise a PluginError for a plugin of a distribution that the mix does not allow; nothing is imported."""
+    if config.allowed_distributions is None:
+        return
+    plugins = [find(name), *(find(wrapper, group=WRAPPERS) for wrapper in config.wrappers)]
+    if scheme := uri.partition(":")[0]:
+        plugins.append(find(scheme, group=SOURCES))
+    for plugin in plugins:
+        check_allowed(plugin, config.allowed_distributions, where=where("allowed_distributions"))
+
+
+def _level_shares(task: Task, level: Levels | None, *, where: Where, keys: Keys) -> LevelShares:
+    known = ", ".join(task.info.levels)
+    shares = level if isinstance(level, dict) else {next(iter(task.info.levels)) if level is None else level: 1.0}
+    for name in shares:
+        if name not in task.info.levels:
+            raise MixError(f"{where(*keys)}: {name!r} is not a level of {task.name!r}; it has {known}")
+    if not shares:
+        raise MixError(f"{where(*keys)}: name at least one level of {known}")
+    total = math.fsum(shares.values())
+    ends = np.cumsum([share / total for share in shares.values()])[:-1]
+    return LevelShares(tuple(shares), tuple(ends.tolist()))
