@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import BrokenPlugin, SourceError, SSRLError, did_you_mean
+from ..errors import BrokenPlugin, IncompatiblePlugin, SourceError, SSRLError, did_you_mean
 from ..plugins import Task, find, load_task
 from ..sources import open_source
 from . import ambiguity, bias, contract, determinism, health, leaks, verifier
@@ -98,7 +98,7 @@ def check_task(
 
     try:
         task = load_task(name)
-    except BrokenPlugin as err:
+    except (BrokenPlugin, IncompatiblePlugin) as err:
         hooks = CRITERIA[0]
         add(Check(hooks.id, None, hooks.expected, str(err), "no problem found", "failed"))
     else:

@@ -49,18 +49,19 @@ class PretextTaskTests:
         return ()
 
     @pytest.fixture(scope="class")
-    def report(self) -> Report:
+    @classmethod
+    def report(cls) -> Report:
         """The report on the task; made once for all tests of a class."""
-        own_oracle = type(self).solve is not PretextTaskTests.solve
+        tests = cls()
         return check_task(
-            self.task,
-            source=self.source,
-            samples=self.samples,
-            size=self.size,
-            levels=self.levels,
-            options=self.options,
-            solve=self.solve if own_oracle else None,
-            variants=self.variants,
+            cls.task,
+            source=cls.source,
+            samples=cls.samples,
+            size=cls.size,
+            levels=cls.levels,
+            options=cls.options,
+            solve=tests.solve if cls.solve is not PretextTaskTests.solve else None,
+            variants=tests.variants,
         )
 
     @pytest.mark.parametrize("criterion", [criterion.id for criterion in CRITERIA])
