@@ -17,7 +17,6 @@ FIELD_OF_VIEW = 60.0
 
 _SURROUND = 1.3  # half the window that is measured, in radii: colour and depth may be a few pixels out of register
 _STEEPEST = 1.15  # largest depth of a window over its smallest
-_CANDIDATES = 256
 
 
 class Regions(NamedTuple):
@@ -31,8 +30,8 @@ class Regions(NamedTuple):
     half: int
 
 
-def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int) -> Regions:
-    """256 random regions anywhere in the picture, evenly over its (logarithmic) depths; some may be the same.
+def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int, count: int = 256) -> Regions:
+    """``count`` random regions anywhere in the picture, evenly over its (logarithmic) depths; some may be the same.
 
     Every pixel of a region's window has a valid depth, and there is room for a marker of that radius around it (see
     ``drawing.marker_room``).
@@ -56,13 +55,15 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
         raise SourceRejected("no smooth region of valid depth")
 
     # Evenly over depths, or else a wall that fills the picture would leave nothing in front of it to choose.
-    places = rng.choice(places, size=16 * _CANDIDATES)
+    places = rng.choice(places, size=16 * count)
     places = places[np.argsort(near.flat[places], kind="stable")]
     depths = near.flat[places]
-    wanted = np.exp(rng.uniform(np.log(depths[0]), np.log(depths[-1]), size=_CANDIDATES))
-    first = np.searchsorted(depths, np.minimum(wanted, depths[-1]))
-    count = np.searchsorted(depths, depths[first], side="right") - first  # places that share a depth
-    y, x = np.divmod(places[first + (rng.random(_CANDIDATES) * count).astype(int)], width)
+    wanted = np.exp(rng.uniform(np.log(depths[0]), np.log(depths[-1]), size=count))
+    after = np.clip(np.searchsorted(depths, wanted), 1, len(depths) - 1)
+    closest = depths[after - (wanted**2 < depths[after - 1] * depths[after])]  # by the ratio
+    first = np.searchsorted(depths, closest)
+    alike = np.searchsorted(depths, closest, side="right") - first  # places that share a depth
+    y, x = np.divmod(places[first + (rng.random(count) * alike).astype(int)], width)
     return Regions(x, y, near[y, x], far[y, x], half)
 
 

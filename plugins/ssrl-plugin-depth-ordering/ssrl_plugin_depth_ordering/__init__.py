@@ -6,49 +6,81 @@ points of two regions, in depth along the optical axis as well as in distance fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydantic import AfterValidator
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import match_sequence, permutations, share_in_place
-from ssrl_core.drawing import MarkerRoom, draw_marker, marker_room
+from ssrl_core.drawing import draw_marker, marker_room
+from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 from ssrl_core.regions import Regions, camera_of, smooth_regions
 
-PROMPT = """<image>
+WORDINGS = {
+    "plain": """<image>
 {count} regions of the picture are ringed and numbered. Order them by their distance from the camera.
-Answer with the {count} numbers from the nearest to the farthest, joined by dashes, like {example}."""
+Answer with the {count} numbers from nearest to farthest, joined by dashes. For example, {example} means that region \
+{first} is the nearest and region {last} the farthest.""",
+    "plain 2": """<image>
+This picture has {count} rings, numbered 1 to {count}. Which of the places inside the rings is nearest to the camera, \
+which is the next, and so on up to the farthest?
+List their numbers in that order with dashes between them: {example} would say that {first} is the nearest and {last} \
+the farthest.""",
+    "plain 3": """<image>
+Compare the {count} ringed and numbered regions: how far is each of them from the camera? Sort their numbers by that \
+distance, the smallest first and the largest last.
+Write the {count} numbers with dashes between them. In {example}, region {first} would be the nearest and region \
+{last} the farthest.""",
+    "paper": """<image>
+This image shows a scene in which {count} regions are marked; a ring surrounds each, and a tag shows its number. Work \
+out the 3D layout of the scene from what you see, estimate how far each marked region is from the viewer, and sort the \
+regions by depth, from the closest to the farthest. Reply with the {count} numbers in that order, separated by dashes \
+(such as {example}, where {first} is the closest and {last} the farthest).""",
+}
+FIELDS = ("count", "example", "first", "last")
+EXAMPLES = {3: "2-3-1", 4: "2-4-1-3", 5: "3-5-1-4-2"}
 
 RADIUS = 0.02  # of a region, as a share of the longer side; 25 px of 640 across, the paper's window
 LEAST_GAP = 0.1  # metres between consecutive regions; several times the noise of a consumer depth camera
 GAP_OF_RANGE = 0.05  # and at least this share of the picture's range of depths (the paper's rule)
 STRATA = ((0.0, 0.3), (0.35, 0.65), (0.7, 1.0))  # the paper's near, middle and far, as shares of that range
-TRIES = 20
+CANDIDATES = 512
+TRIES = 5
 
 
 class Rule(NamedTuple):
-    """What a level asks: numbers of markers, least ratio of consecutive regions, whether one lies in each stratum."""
+    """What a level asks: number of regions, least ratio of consecutive ones, how many vertical orders are drawn (none:
+    whichever the picture has), whether one region lies in each stratum."""
 
     summary: str
-    counts: tuple[int, ...]
+    count: int
     ratio: float
+    heights: int = 0
     strata: bool = False
 
 
 RULES = {
-    "1": Rule("three regions, every point of one at least 1.3 times as far as the one before", (3,), 1.3),
-    "2": Rule("three or four regions, at least 1.2 times as far", (3, 4), 1.2),
-    "3": Rule("five regions, at least 1.1 times as far", (5,), 1.1),
-    "paper": Rule("three regions, near, middle and far, at least 1.1 times as far", (3,), 1.1, strata=True),
+    "1": Rule("three regions, every point of one at least 1.2 times as far as the one before", 3, 1.2, heights=2),
+    "2": Rule("four regions, at least 1.1 times as far", 4, 1.1, heights=6),
+    "3": Rule("five regions, at least 1.06 times as far", 5, 1.06, heights=10),
+    "paper": Rule("three regions, near, middle and far, at least 1.1 times as far", 3, 1.1, strata=True),
 }
-ANSWERS = {name: tuple(a for count in rule.counts for a in permutations(count)) for name, rule in RULES.items()}
+ANSWERS = {name: permutations(rule.count) for name, rule in RULES.items()}
 
 
 class DepthOrderingOptions(Options):
-    """Options of the task: ``partial_credit`` pays a wrong order by its share of numbers in the right place."""
+    """Options of the task.
 
+    Attributes:
+        prompt: ``plain``, ``plain 2``, ``plain 3``, ``paper``, ``varied``, or a wording of one's own, which may use
+            ``{count}``, and ``{example}`` with its ``{first}`` and ``{last}`` number.
+        partial_credit: pays a wrong order by its share of numbers in the right place.
+    """
+
+    prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
     partial_credit: bool = False
 
 
@@ -64,37 +96,42 @@ class Spans(NamedTuple):
 
 @hookimpl
 def ssrl_task_info() -> TaskInfo:
-    # The number of markers shows, so a guesser at level 2 draws from the answers of that length only.
-    levels = {
-        name: Level(rule.summary, chance=len(rule.counts) / len(ANSWERS[name]), answers=ANSWERS[name])
-        for name, rule in RULES.items()
-    }
+    levels = {name: Level(rule.summary, 1 / len(ANSWERS[name]), ANSWERS[name]) for name, rule in RULES.items()}
     summary = "Order numbered regions from nearest to farthest."
-    return TaskInfo(version="1", summary=summary, levels=levels, needs_depth=True, options=DepthOrderingOptions)
+    return TaskInfo(version="2", summary=summary, levels=levels, needs_depth=True, options=DepthOrderingOptions)
 
 
 @hookimpl
 def ssrl_generate_sample(
     source: SourceImage, rng: np.random.Generator, level: str, options: DepthOrderingOptions
 ) -> Sample:
+    rule = RULES[level]
     truth = ANSWERS[level][rng.integers(len(ANSWERS[level]))]
-    labels = truth.split("-")
+    # Indoors what is lower in the picture is mostly nearer. So that this tells little, it is drawn beforehand which of
+    # the regions, counted from the nearest, are to lie lower than which; a few draws, for no picture has them all.
+    heights = [rng.permutation(rule.count) for _ in range(rule.heights)]
+
     height, width = source.rgb.shape[:2]
     radius = max(3, round(RADIUS * max(width, height)))
-    regions = smooth_regions(source, rng, radius=radius)
-    room = marker_room(width, height, radius=radius)
+    regions = smooth_regions(source, rng, radius=radius, count=CANDIDATES)
     spans = measured(regions, source)
-    chain = ordered_regions(regions, spans, rng, rule=RULES[level], count=len(labels), room=room)
+    room = marker_room(width, height, radius=radius)
+    across, down = (np.abs(values - values[:, None]) for values in (regions.x, regions.y))
+    behind = lies_behind(spans, ratio=rule.ratio) & ((across >= room.beside) | (down >= room.above))
+    fits = in_strata(spans) if rule.strata else np.ones((rule.count, len(regions.x)))
+    chain = ordered_regions(fits, behind, regions.y, rng, heights=heights)
     image = Image.fromarray(source.rgb)
-    for label, k in zip(labels, chain, strict=True):
+    for label, k in zip(truth.split("-"), chain, strict=True):
         draw_marker(image, label, centre=(int(regions.x[k]), int(regions.y[k])), radius=radius)
-    return Sample((image,), truth, {"count": len(labels), "partial_credit": options.partial_credit})
+    prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
+    return Sample((image,), truth, {"count": rule.count, "prompt": prompt, "partial_credit": options.partial_credit})
 
 
 @hookimpl
 def ssrl_format_prompt(sample: Sample) -> str:
-    count = sample.params["count"]
-    return PROMPT.format(count=count, example="-".join(map(str, range(1, count + 1))))
+    example = EXAMPLES[sample.params["count"]]
+    fields = dict(zip(FIELDS, (sample.params["count"], example, example[0], example[-1]), strict=True))
+    return fill_wording(WORDINGS, sample.params["prompt"], **fields)
 
 
 @hookimpl
@@ -117,37 +154,68 @@ def measured(regions: Regions, source: SourceImage) -> Spans:
     return Spans(near, far, float(low), float(high))
 
 
+def lies_behind(spans: Spans, *, ratio: float) -> np.ndarray:
+    """n x n: whether all of region j lies behind all of region i, by the ratio and by the least gaps."""
+    gap = max(LEAST_GAP, GAP_OF_RANGE * (spans.high - spans.low))
+    reach = np.maximum(spans.far * ratio, spans.far + gap)
+    return (spans.near[:, None, :] >= reach[:, :, None]).all(axis=0)
+
+
+def in_strata(spans: Spans) -> np.ndarray:
+    """3 x n: 1.0 where a region lies in the near, middle or far stratum of the picture's depths, else 0.0."""
+    low, span = spans.low, spans.high - spans.low
+    return np.array(
+        [(spans.near[0] >= low + a * span) & (spans.far[0] <= low + b * span) for a, b in STRATA], dtype=np.float64
+    )
+
+
 def ordered_regions(
-    regions: Regions, spans: Spans, rng: np.random.Generator, *, rule: Rule, count: int, room: MarkerRoom
+    fits: np.ndarray, behind: np.ndarray, y: np.ndarray, rng: np.random.Generator, *, heights: Sequence[np.ndarray]
 ) -> list[int]:
-    """Indices of ``count`` regions from nearest to farthest, drawn from all that obey the rule.
+    """Indices of regions from nearest to farthest.
+
+    Args:
+        fits: ranks x n, 1.0 where a region may take that rank, else 0.0.
+        behind: n x n, whether region j may follow region i, however many ranks later.
+        y: (n,), how far down the regions lie.
+        heights: vertical orders, each the place from the top of every rank. The first that the picture has is taken;
+            where none is given, any.
 
     Raises:
-        SourceRejected: the depths do not reach far enough, or only where markers would touch.
+        SourceRejected: the depths do not reach far enough, or regions would touch, or lie in other vertical orders.
     """
-    span = spans.high - spans.low
-    reach = np.maximum(spans.far * rule.ratio, spans.far + max(LEAST_GAP, GAP_OF_RANGE * span))
-    behind = (spans.near[:, None, :] >= reach[:, :, None]).all(axis=0)
-    across, down = (np.abs(values - values[:, None]) for values in (regions.x, regions.y))
-    clear = (across >= room.beside) | (down >= room.above)
-    follows = (behind & clear).astype(np.float64)
-    fits = np.ones((count, len(regions.x)))
-    if rule.strata:
-        for rank, (start, stop) in enumerate(STRATA):
-            in_front = spans.far[0] <= spans.low + stop * span
-            fits[rank] = in_front & (spans.near[0] >= spans.low + start * span)
+    anyhow = behind.astype(np.float64)
+    lower = anyhow * (y > y[:, None])
+    higher = anyhow * (y < y[:, None])
+    reason = "regions in other vertical orders" if heights else "regions too close to each other"
+    for order in heights or [None]:
 
-    # ways[rank][i]: how many chains go on from region i at that rank. A walk weighted by it is uniform over chains.
-    ways = [fits[-1]]
-    for rank in reversed(range(count - 1)):
-        ways.insert(0, fits[rank] * (follows @ ways[0]))
-    if not ways[0].any():
-        raise SourceRejected("depths too similar")
-    for _ in range(TRIES):
-        chain: list[int] = []
-        for onward in ways:
-            weights = onward * follows[chain[-1]] if chain else onward
-            chain.append(int(rng.choice(len(weights), p=weights / weights.sum())))
-        if np.count_nonzero(clear[np.ix_(chain, chain)]) == count * (count - 1):
-            return chain
-    raise SourceRejected("regions too close to each other")
+        def follows(a: int, b: int, order: np.ndarray | None = order) -> np.ndarray:
+            return anyhow if order is None else lower if order[b] > order[a] else higher
+
+        for _ in range(TRIES):
+            chain = walk(fits, follows, rng)
+            if len(chain) == len(fits):
+                return chain
+            if not chain:
+                break
+    raise SourceRejected(reason if walk(fits, lambda *_: anyhow, rng) else "depths too similar")
+
+
+def walk(fits: np.ndarray, follows: Callable[[int, int], np.ndarray], rng: np.random.Generator) -> list[int]:
+    """Indices of a region for each rank, drawn one after the other; fewer where that comes to a dead end.
+
+    ``follows(a, b)`` is n x n: 1.0 where region j may have rank b if region i has rank a, for all a < b.
+    """
+    last, allowed, chain = len(fits) - 1, fits.copy(), list[int]()
+    for rank in range(last + 1):
+        # How many chains of neighbouring ranks go on from each region; whole numbers, so the same on every machine.
+        ways = allowed[last]
+        for k in reversed(range(rank, last)):
+            ways = allowed[k] * (follows(k, k + 1) @ ways)
+        if not ways.any():
+            break
+        chain.append(int(rng.choice(len(ways), p=ways / ways.sum())))
+        for later in range(rank + 1, last + 1):
+            allowed[later] *= follows(rank, later)[chain[-1]]
+    return chain

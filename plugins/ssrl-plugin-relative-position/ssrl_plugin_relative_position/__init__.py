@@ -8,24 +8,44 @@ text tells nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import cos, radians, sin, tan
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ssrl_core import Intrinsics, Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import match_choice
 from ssrl_core.drawing import MarkerRoom, draw_marker, marker_room
+from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 from ssrl_core.regions import FIELD_OF_VIEW, Regions, camera_of, smooth_regions
 
-PROMPT = """<image>
+WORDINGS = {
+    "plain": """<image>
 Two regions of the picture are ringed and numbered. Imagine that you stand at region 1 and face {facing}.
 Leaving height aside, where is region 2 from there?
 {choices}
-Answer with one letter."""
+Answer with one letter.""",
+    "plain 2": """<image>
+Someone stands at ring 1 in this scene and faces {facing}. On which side of that person is what ring 2 shows? How high \
+or low it lies does not matter.
+{choices}
+Choose one letter.""",
+    "plain 3": """<image>
+The picture has two numbered rings. Think of yourself at the place inside ring 1, facing {facing}. Seen from above, in \
+which direction from you is the place inside ring 2?
+{choices}
+Give the letter of the direction.""",
+    "paper": """<image>
+Two places in this scene carry the markers 1 and 2. Suppose that there is an observer at marker 1 who faces {facing}. \
+Work out the 3D layout of the scene and where both markers are in it, then take the point of view of that observer. \
+Along the ground, which of these options tells the position of marker 2 relative to the observer?
+{choices}
+Reply with the letter of the right option.""",
+}
+FIELDS = ("facing", "choices")
 
 # Bearings in degrees, clockwise seen from above; 0 points away from the camera.
 FACINGS = {
@@ -46,30 +66,40 @@ TILT = 0.5  # sine of the 30 degrees that a camera may look up or down without c
 
 
 class Rule(NamedTuple):
-    """What a level asks: option sets (one is drawn), degrees that a bearing may be off, least distance in metres."""
+    """What a level asks: option sets (one is drawn), degrees that a bearing may be off, least distance in metres, how
+    often it is drawn which region is to lie lower."""
 
     summary: str
     layouts: tuple[tuple[str, ...], ...]
     tolerance: float
     distance: float
+    heights: int
 
 
 RULES = {
-    "1": Rule("four directions; all bearings within 25 degrees of one, 0.4 m apart", (tuple(STRAIGHT),), 25, 0.4),
-    "2": Rule("four directions; within 35 degrees, 0.25 m apart", (tuple(STRAIGHT),), 35, 0.25),
-    "3": Rule("eight directions; within 17 degrees, 0.25 m apart", (tuple(DIRECTIONS),), 17, 0.25),
+    "1": Rule("four directions; all bearings within 25 degrees of one, 0.4 m apart", (tuple(STRAIGHT),), 25, 0.4, 3),
+    "2": Rule("four directions; within 40 degrees, 0.25 m apart", (tuple(STRAIGHT),), 40, 0.25, 2),
+    "3": Rule("eight directions; within 17 degrees, 0.25 m apart", (tuple(DIRECTIONS),), 17, 0.25, 12),
     "paper": Rule(
         "the four straight directions or the four diagonals; within 35 degrees, 0.25 m apart",
         (tuple(STRAIGHT), tuple(DIAGONAL)),
         35,
         0.25,
+        2,
     ),
 }
 
 
 class RelativePositionOptions(Options):
-    """Options of the task: ``field_of_view`` in degrees across is assumed where a source does not know its camera."""
+    """Options of the task.
 
+    Attributes:
+        prompt: ``plain``, ``plain 2``, ``plain 3``, ``paper``, ``varied``, or a wording of one's own, which may use
+            ``{facing}`` and ``{choices}``.
+        field_of_view: degrees across, assumed where a source does not know its camera.
+    """
+
+    prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
     field_of_view: float = Field(default=FIELD_OF_VIEW, ge=20, le=140)
 
 
@@ -90,7 +120,7 @@ def ssrl_task_info() -> TaskInfo:
         letters = tuple(LETTERS[: len(rule.layouts[0])])
         levels[name] = Level(rule.summary, chance=1 / len(letters), answers=letters)
     summary = "Say where one region of a picture is, seen from another."
-    return TaskInfo(version="1", summary=summary, levels=levels, needs_depth=True, options=RelativePositionOptions)
+    return TaskInfo(version="2", summary=summary, levels=levels, needs_depth=True, options=RelativePositionOptions)
 
 
 @hookimpl
@@ -102,6 +132,9 @@ def ssrl_generate_sample(
     choices = [layout[k] for k in rng.permutation(len(layout))]
     answer = int(rng.integers(len(choices)))
     facing = list(FACINGS)[rng.integers(len(FACINGS))]
+    # Indoors what is lower in the picture is mostly nearer. So that this tells less, it is drawn beforehand whether
+    # region 2 is to lie lower than region 1; a few draws, for most pictures have pairs of one kind only.
+    lower = [bool(rng.integers(2)) for _ in range(rule.heights)]
 
     height, width = source.rgb.shape[:2]
     radius = max(3, round(RADIUS * max(width, height)))
@@ -109,17 +142,18 @@ def ssrl_generate_sample(
     places = in_space(regions, camera_of(source, field_of_view=options.field_of_view))
     room = marker_room(width, height, radius=radius)
     bearing = FACINGS[facing] + DIRECTIONS[choices[answer]]
-    pair = pair_of_bearing(regions, places, rng, bearing=bearing, rule=rule, room=room)
+    pair = pair_of_bearing(regions, places, rng, bearing=bearing, rule=rule, room=room, lower=lower)
     image = Image.fromarray(source.rgb)
     for label, k in zip("12", pair, strict=True):
         draw_marker(image, label, centre=(int(regions.x[k]), int(regions.y[k])), radius=radius)
-    return Sample((image,), LETTERS[answer], {"facing": facing, "choices": choices})
+    prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
+    return Sample((image,), LETTERS[answer], {"facing": facing, "choices": choices, "prompt": prompt})
 
 
 @hookimpl
 def ssrl_format_prompt(sample: Sample) -> str:
     choices = "\n".join(f"{letter}. {name}" for letter, name in zip(LETTERS, sample.params["choices"], strict=False))
-    return PROMPT.format(facing=sample.params["facing"], choices=choices)
+    return fill_wording(WORDINGS, sample.params["prompt"], facing=sample.params["facing"], choices=choices)
 
 
 @hookimpl
@@ -137,9 +171,19 @@ def in_space(regions: Regions, camera: Intrinsics) -> Places:
 
 
 def pair_of_bearing(
-    regions: Regions, places: Places, rng: np.random.Generator, *, bearing: float, rule: Rule, room: MarkerRoom
+    regions: Regions,
+    places: Places,
+    rng: np.random.Generator,
+    *,
+    bearing: float,
+    rule: Rule,
+    room: MarkerRoom,
+    lower: Sequence[bool],
 ) -> tuple[int, int]:
     """Indices of two regions of which the second lies at ``bearing`` from the first, uniform over all such pairs.
+
+    Where depth has a part in the bearing, it is uniform over those of which the second is the lower one in the picture,
+    or the higher one: as the first entry of ``lower`` says for which there are any.
 
     Raises:
         SourceRejected: there is no such pair.
@@ -151,10 +195,15 @@ def pair_of_bearing(
     slack = places.extent + places.extent[:, None] + TILT * np.abs(down)
     least = np.maximum(rule.distance, LEAST_PART * np.maximum(places.deep, places.deep[:, None]))
     fits = (onward - slack >= least) & (aside + slack <= tan(radians(rule.tolerance)) * (onward - slack))
-    across, below = (np.abs(values - values[:, None]) for values in (regions.x, regions.y))
-    fits &= (across >= room.beside) | (below >= room.above)
+    across, below = (values - values[:, None] for values in (regions.x, regions.y))
+    fits &= (np.abs(across) >= room.beside) | (np.abs(below) >= room.above)
+    if not fits.any():
+        raise SourceRejected("no pair of regions in the direction asked for")
+    if abs(cos(radians(bearing))) > 0.5:
+        kinds = (fits & ((below > 0) if wanted else (below < 0)) for wanted in lower)
+        fits = next((kind for kind in kinds if kind.any()), np.zeros_like(fits))
     pairs = np.flatnonzero(fits)
     if not len(pairs):
-        raise SourceRejected("no pair of regions in the direction asked for")
+        raise SourceRejected("such pairs in the other vertical order only")
     first, second = divmod(int(rng.choice(pairs)), len(regions.x))
     return first, second
