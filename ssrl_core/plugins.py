@@ -65,8 +65,9 @@ class Task:
 
         try:
             sample = self.hooks.ssrl_generate_sample(source=source, rng=rng, level=level, options=options)
-        except SourceRejected:
-            raise
+        except SourceRejected as rejected:
+            # Without its traceback, which would keep the arrays of the attempt alive until garbage is collected.
+            raise rejected.with_traceback(None) from None
         except _FAILURE as err:
             what = f"{_raised(err)}, on image {source.id!r} at level {level!r}"
             raise self._failed("ssrl_generate_sample", what) from err
@@ -74,7 +75,7 @@ class Task:
             raise self._failed("ssrl_generate_sample", f"returned {sample!r:.200}, not a Sample with images and truth")
         try:
             # Here, so that prompt and verifier see the same params in training, evaluation and preview.
-            return replace(sample, params=json.loads(json.dumps(dict(sample.params))))
+            return replace(sample, params=json.loads(json.dumps(dict(sample.params), allow_nan=False)))
         except (TypeError, ValueError) as err:
             raise self._failed("ssrl_generate_sample", f"params of a sample are not plain JSON: {err}") from err
 

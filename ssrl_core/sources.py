@@ -98,8 +98,9 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     """The image with its longer side at ``size`` pixels, after a small random crop.
 
     This bounds the number of visual tokens. The crop (up to 8% of each side) makes the scale non-integer and gives
-    every sample its own phase, so that the 8 x 8 grid of a JPEG source tells nothing about positions. Colour is
-    averaged over areas when shrinking; depth takes the nearest value, so that no depth is made up across an edge.
+    every sample its own phase, so that the 8 x 8 grid of a JPEG source is not where it was; it is gone altogether where
+    the image is shrunk to half or less. Colour is averaged over areas when shrinking; depth takes the nearest value, so
+    that no depth is made up across an edge.
     """
     height, width = image.rgb.shape[:2]
     if min(height, width) < SMALLEST_SIDE:

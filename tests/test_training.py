@@ -11,6 +11,8 @@ from statistics import mean
 
 import pytest
 
+from ssrl_core.mix import load_mix
+
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 pytestmark = pytest.mark.slow
 
@@ -92,7 +94,7 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
     assert mean(losses[-2:]) < 0.5 * losses[0]
 
     run = tmp_path / "grpo"
-    ssrl(
+    grpo = (
         "train",
         tmp_path / "grpo.yaml",
         f"actor_rollout_ref.model.path={tmp_path}/sft/global_step_14/huggingface",
@@ -101,11 +103,13 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=40",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=40",
         "actor_rollout_ref.rollout.n=4",
-        "trainer.total_training_steps=3",
         "trainer.test_freq=3",
+        "trainer.save_freq=3",
+        "trainer.resume_mode=auto",
         f"trainer.rollout_data_dir={run}/rollouts",
         f"trainer.default_local_dir={run}",
     )
+    ssrl(*grpo, "trainer.total_training_steps=3")
     assert_healthy(run, steps=3)
     rollouts = [json.loads(line) for line in (run / "rollouts" / "1.jsonl").read_text().splitlines()]
     assert len(rollouts) == 20 * 4
@@ -113,6 +117,15 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
     last = metrics(run)[-1]
     for task in ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position"):
         assert f"val-core/{task}@1/acc/mean@1" in last
+
+    ssrl(*grpo, "trainer.total_training_steps=4")
+    again = [json.loads(line) for line in (run / "metrics-2.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in again if "actor/grad_norm" in line["data"]] == [4]
+    mix = load_mix(tmp_path / "mix.yaml")
+    for step in (1, 2, 3, 4):  # the order of the mix, as if nothing had happened
+        dump = (run / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        expected = [mix[index].sample.truth for index in range(20 * step - 20, 20 * step)]
+        assert sorted(json.loads(line)["gts"] for line in dump) == sorted(expected * 4)
 
 
 def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, probe_site: Path) -> None:

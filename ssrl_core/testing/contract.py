@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 
@@ -61,19 +60,6 @@ def truth(trial: Trial) -> Outcome:
     wrong = [f"{t!r} is not among the answers" for t in sorted(unknown)[:3]]
     wrong += [f"{t!r} is not what a box of it gives" for t in sorted(lost)[:3]]
     return Outcome(not wrong, "; ".join(wrong) or f"{len(set(trial.truths))} different truths are so", "all")
-
-
-@family("json", "truth, params and prompt are the same after a round trip through JSON")
-def survives_json(trial: Trial) -> Outcome:
-    """What is stored in a row gives the same prompt and score as the sample itself."""
-    changed = []
-    for made in trial.few:
-        sample = made.sample
-        again, params = json.loads(json.dumps([sample.truth, dict(sample.params)]))
-        other = replace(sample, truth=again, params=params)
-        if (again, params) != (sample.truth, dict(sample.params)) or trial.task.format_prompt(other) != made.prompt:
-            changed.append(made.index)
-    return Outcome(not changed, f"{len(changed)} of {len(trial.few)} samples changed", "0")
 
 
 @family("prompt", "the prompt is not empty, at most 4,000 characters, and does not depend on the truth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections import Counter
 
@@ -75,6 +76,7 @@ def memory(trial: Trial) -> Outcome:
         del made
         options = trial.task.options_model(**trial.plan.options)
         source = trial.few[0].source
+        gc.collect()  # what is kept counts, not what waits to be collected
         before, _ = tracemalloc.get_traced_memory()
         for number in range(100):
             rng = np.random.default_rng(number)
@@ -82,6 +84,7 @@ def memory(trial: Trial) -> Outcome:
                 trial.task.generate_sample(source, rng=rng, level=trial.plan.level, options=options)
             except SourceRejected:
                 continue
+        gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -16,7 +16,7 @@ from .criteria import Family, NotRun, Trial, constant_chance, tokens
 from .features import GROUPS
 from .report import Outcome
 from .samples import Row
-from .statistics import bound_above, detectable, guess_accuracy
+from .statistics import FOLDS, bound_above, detectable, guess_accuracy
 
 family = Family("leaks")
 
@@ -62,6 +62,10 @@ for _group in GROUPS:
 def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups: Sequence[str]) -> Outcome:
     if len(rows) < FEWEST:
         raise NotRun(f"{len(rows)} samples are too few; raise --samples")
+    if len(set(groups)) < FOLDS:
+        raise NotRun(
+            f"{len(set(groups))} image(s) are too few: classifiers are tried on images they were not fitted to"
+        )
     worst = None
     for name, values, chance in targets([row.truth for row in rows], trial):
         accuracy = guess_accuracy(features, values, groups, seed=trial.plan.seed)

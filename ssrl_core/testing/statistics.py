@@ -15,6 +15,9 @@ import numpy as np
 ALPHA = 3e-5
 """The probability with which one honest test exceeds its bound."""
 
+FOLDS = 3
+"""Parts of the images, each of which classifiers guess after they were fitted to the others."""
+
 _POWER_Z = 1.645  # standard deviations above the bound at which 95% of all runs exceed it
 
 
@@ -72,7 +75,7 @@ def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
 def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int) -> float:
     """The share of targets that the best of two classifiers guesses on images that it was not fitted to.
 
-    A logistic regression and a forest of random trees, three-fold cross-validation; samples of one source image are
+    A logistic regression and a forest of random trees, cross-validation in ``FOLDS``; samples of one source image are
     never on both sides, so that an image cannot be recognised.
 
     Args:
@@ -97,7 +100,7 @@ def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequenc
         make_pipeline(StandardScaler(), LogisticRegression(C=0.01 if table.shape[1] > 50 else 1.0, max_iter=50)),
         ExtraTreesClassifier(n_estimators=60, min_samples_leaf=4, max_depth=12, random_state=seed),
     ]
-    folds = GroupKFold(n_splits=min(3, len(set(groups))))
+    folds = GroupKFold(n_splits=FOLDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a guess need not be the best one
         guesses = [cross_val_predict(model, table, labels, groups=list(groups), cv=folds) for model in models]
