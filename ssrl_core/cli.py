@@ -58,13 +58,37 @@ def list_tasks(as_json: _AsJson = False) -> None:
 
 
 @app.command()
-def show(task: Annotated[str, typer.Argument(help="Name of a task.")], as_json: _AsJson = False) -> None:
+def show(
+    task: Annotated[str, typer.Argument(help="Name of a task.")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw samples of each level into this file.")] = None,
+    as_json: _AsJson = False,
+) -> None:
     """Show what a task asks: levels, options, wordings, a sample prompt and its answer."""
     from .plugins import load_task
     from .showing import describe_task, text_of_task
 
-    facts = describe_task(load_task(task))
+    loaded = load_task(task)
+    if picture:
+        from .scaffold import write_picture
+
+        write_picture(loaded, picture)
+    facts = describe_task(loaded)
     typer.echo(json.dumps(facts, indent=2) if as_json else text_of_task(facts))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the task, e.g. rotated-view.")],
+    folder: Annotated[Path, typer.Option("-o", help="Where to make the distribution's folder.")] = Path(),
+    author: Annotated[str, typer.Option(help="Who holds the copyright.")] = "",
+    license: Annotated[str, typer.Option(help="Apache-2.0, MIT or BSD-3-Clause.")] = "Apache-2.0",
+    repository: Annotated[str, typer.Option(help="URL of its repository.")] = "",
+) -> None:
+    """Write a new task as a complete distribution, which works as it stands, to be changed into your own."""
+    from .scaffold import new_project
+
+    project = new_project(name, folder, author=author, license=license, repository=repository)
+    typer.echo(f"{project}\n  next: cd {project} && pip install -e . (see CONTRIBUTING.md of ssrl-core)")
 
 
 @app.command()

@@ -2,15 +2,18 @@
 
 import inspect
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+import typer
 
-from ssrl_core import hookspecs
+from ssrl_core import answers, hookspecs, scaffold
 from ssrl_core.cli import app
-from ssrl_core.mix import MixConfig, load_mix
+from ssrl_core.mix import load_mix
+from ssrl_core.mixfile import read_mix
+from ssrl_core.testing import CRITERIA
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,18 +24,105 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_task_in_contributing_works_as_it_stands(install, write_mix):
-    (metadata,) = [tomllib.loads(block) for block in blocks(CONTRIBUTING, "toml")]
-    (code,) = blocks(CONTRIBUTING, "python")
-    install(metadata["project"]["name"], code=code, entry_points=metadata["project"]["entry-points"])
-    mix = load_mix(write_mix("size: 112\nheldout: {samples: 5}\ntasks: {brighter_half: {level: {1: 1, 2: 1}}}"))
-    examples = [mix[index] for index in range(20)]
-    assert {example.sample.truth for example in examples} == {"left", "right"}
-    task = mix.tasks["brighter_half"]
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """What ``ssrl new rotated-view`` writes."""
+    pytest.importorskip("copier", reason="copier is not installed: pip install ssrl-core[new]")
+    try:
+        return scaffold.new_project("rotated-view", tmp_path_factory.mktemp("new"))
+    finally:
+        sys.modules.pop("ssrl_plugin_rotated_view", None)
+
+
+@pytest.fixture
+def installed_project(project, install, monkeypatch):
+    monkeypatch.syspath_prepend(str(project))
+    entries = tomllib.loads((project / "pyproject.toml").read_text())["project"]["entry-points"]
+    install("ssrl-plugin-rotated-view", entry_points=entries)
+
+
+def the_block(language, beginning):
+    (block,) = [block for block in blocks(CONTRIBUTING, language) if block.startswith(beginning)]
+    return block
+
+
+def test_the_code_in_contributing_is_what_ssrl_new_writes_or_what_a_test_runs(project):
+    files = [*project.rglob("*.py"), ROOT / "tests/fixtures/ssrl_plugin_near_duplicates.py"]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    shown = [block for block in blocks(CONTRIBUTING, "python") if not block.startswith("known_failures")]
+    assert len(shown) == 5
+    for block in shown:
+        assert block in code, block
+    (entry_point,) = blocks(CONTRIBUTING, "toml")
+    assert entry_point in (project / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_files_that_contributing_lists_are_those_of_a_new_project(project):
+    (tree,) = re.findall(r"^    pyproject.toml.*?\n\n", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    listed = [name for line in tree.splitlines() for name in line[:42].split()]
+    assert all((project / name).exists() for name in listed)
+    written = {str(file.relative_to(project)) for file in project.rglob("*") if file.is_file()}
+    hidden = {".gitignore", "ssrl_plugin_rotated_view/py.typed"}
+    unlisted = {name for name in written - hidden if not name.startswith(tuple(listed)) and "__pycache__" not in name}
+    assert not unlisted
+
+
+def test_the_declared_failure_in_contributing_names_a_criterion():
+    (known,) = [block for block in blocks(CONTRIBUTING, "python") if block.startswith("known_failures")]
+    ((key, reason),) = eval(f"dict({known})")["known_failures"].items()
+    assert key.partition("@")[0] in {criterion.id for criterion in CRITERIA} and reason
+
+
+def test_the_table_of_criteria_is_that_of_the_conformance_kit():
+    rows = re.findall(r"^\| `([a-z ]+\.[a-z ]+)` \| (.*?) \| (.*?) \|$", CONTRIBUTING, re.MULTILINE)
+    expected = [(criterion.id, criterion.expected.replace("<", r"\<")) for criterion in CRITERIA]  # Markdown, not HTML
+    assert [row[:2] for row in rows] == expected
+    assert all(remedy for _, _, remedy in rows)
+
+
+def test_the_scorers_in_contributing_accept_what_it_says():
+    rows = re.findall(r"^\| [a-z ,]+ \| `([^`]+)` \| `(match_\w+)` \| (.*) \|$", CONTRIBUTING, re.MULTILINE)
+    assert len(rows) == 3
+    for truth, scorer, others in rows:
+        for answer in [truth, *re.findall("`([^`]+)`", others)]:
+            assert getattr(answers, scorer)(answer, truth) == 1.0, (scorer, answer)
+
+
+def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_project, write_mix):
+    mix = load_mix(write_mix(the_block("yaml", "# mix.yaml")))
+    examples = [mix[index] for index in range(8)]
+    assert {example.recipe.task for example in examples} == {"shuffled_patches", "flipped_patch", "rotated_view"}
     for example in examples:
-        truth = example.sample.truth
-        assert task.verify_answer(truth.upper(), truth=truth, params={}) == 1.0
-        assert task.verify_answer("left or right", truth=truth, params={}) == 0.0
+        task = mix.tasks[example.recipe.task]
+        assert task.verify_answer(example.sample.truth, truth=example.sample.truth, params=example.sample.params) == 1.0
+
+
+def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):
+    pytest.importorskip("verl", reason="the 'train' extra is not installed")
+    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.verl.launch import prepare
+
+    mix = write_mix(the_block("yaml", "# mix.yaml"))
+    build_tiny_model(load_mix(mix), tmp_path / "model", seed=0)
+    path = write_mix(the_block("yaml", "# grpo.yaml"), "grpo.yaml")
+    overrides = [f"actor_rollout_ref.model.path={tmp_path}/model", f"trainer.default_local_dir={tmp_path}/run"]
+    assert prepare("grpo", path, overrides, device="cpu").steps == 2
+
+
+@pytest.mark.parametrize("document", ["README", "CONTRIBUTING"])
+def test_every_command_that_is_shown_exists_with_its_options(document):
+    commands = typer.main.get_command(app).commands
+    lines = "\n".join(blocks({"README": README, "CONTRIBUTING": CONTRIBUTING}[document], "sh")).splitlines()
+    shown = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("ssrl ")]
+    assert shown
+    for name, *words in shown:
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, (name, words)
+
+
+def test_contributing_states_the_version_of_the_hooks():
+    stated = re.findall(r"\(`ssrl_core.API_VERSION`, now (\d+)\.(\d+)\)", CONTRIBUTING)
+    assert [tuple(map(int, version)) for version in stated] == [hookspecs.API_VERSION]
 
 
 def test_every_hook_is_described_with_its_real_arguments():
@@ -42,10 +132,11 @@ def test_every_hook_is_described_with_its_real_arguments():
     assert all(fn.__doc__ for fn in hooks.values())
 
 
-def test_the_mix_in_the_readme_is_valid():
-    (mix,) = [yaml.safe_load(block) for block in blocks(README, "yaml") if "\ntasks:" in block]
-    config = MixConfig(**mix)
-    assert set(config.tasks) == {"shuffled_patches", "depth_ordering"}
+def test_the_mixes_in_the_readme_are_valid(write_mix):
+    shown = {block.split()[1]: block for block in blocks(README, "yaml") if not block.startswith("# grpo.yaml")}
+    files = [write_mix(block, name) for name, block in shown.items()]
+    configs = {file.name: read_mix(file)[0] for file in files}
+    assert set(configs["mix.yaml"].tasks) == {"shuffled_patches", "depth_ordering"}
 
 
 def test_the_recipe_in_the_readme_is_valid(write_mix, tmp_path):

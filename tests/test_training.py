@@ -106,6 +106,7 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
         "trainer.test_freq=3",
         "trainer.save_freq=3",
         "trainer.resume_mode=auto",
+        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         f"trainer.rollout_data_dir={run}/rollouts",
         f"trainer.default_local_dir={run}",
     )

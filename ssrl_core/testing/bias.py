@@ -13,24 +13,28 @@ family = Family("bias")
 
 @family("truth", "the truth is uniform over the level's answers")
 def truth(trial: Trial) -> Outcome:
-    """Chi-square over all samples; where there are too many answers for it, over each part of the answer."""
-    truths, answers = trial.truths, trial.level.answers
-    if answers and len(truths) >= 5 * len(answers):
-        p = uniform_p(truths, answers)
-        return _outcome(p, f"{len(truths)} samples, {len(answers)} answers")
-    parts = [tokens(text) for text in truths]
-    values, lengths = [], []
-    for n in {len(part) for part in parts}:
-        chosen = [part for part in parts if len(part) == n]
-        for place in range(n):
-            column = [part[place] for part in chosen]
+    """Chi-square over all samples whose answers have as many parts (the prompt shows how many are asked for).
+
+    Where there are too many answers for it, over each part of the answer.
+    """
+    by_length: dict[int, list[str]] = {}
+    for text in trial.truths:
+        by_length.setdefault(len(tokens(text)), []).append(text)
+    values: list[float] = []
+    for length, texts in by_length.items():
+        answers = [answer for answer in trial.level.answers or () if len(tokens(answer)) == length]
+        if answers and len(texts) >= 5 * len(answers):
+            values.append(uniform_p(texts, answers))
+            continue
+        parts = [tokens(text) for text in texts]
+        for place in range(length):
+            column = [part[place] for part in parts]
             if len(column) >= 5 * len(set(column)) and len(set(column)) > 1:
                 values.append(uniform_p(column, sorted(set(column))))
-                lengths.append(len(column))
     if not values:
-        raise NotRun(f"{len(truths)} samples are too few for so many answers; raise --samples")
+        raise NotRun(f"{len(trial.truths)} samples are too few for so many answers; raise --samples")
     # The smallest of several p-values, as if it had been the only one.
-    return _outcome(min(1.0, min(values) * len(values)), f"{len(values)} parts of the answer, {sum(lengths)} values")
+    return _outcome(min(1.0, min(values) * len(values)), f"{len(trial.truths)} samples, {len(values)} tests")
 
 
 def _outcome(p: float, what: str) -> Outcome:

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# From `ssrl new` to two steps of GRPO with the new task, installed from its wheel in a clean environment; prints the
+# seconds of each step.
+#
+#   examples/publish/run.sh [FOLDER]        writes everything into FOLDER, which must not exist; runs/publish by default
+#
+# It needs Python 3.11 or 3.12 and a package index, and makes two environments of its own: the author's, and a clean one
+# for training. SAMPLES=200 shortens the conformance check. With `uv` on the path, that installs; else pip does.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+folder=${1:-runs/publish}
+mkdir -p "$(dirname "$folder")" && mkdir "$folder"
+folder=$(cd "$folder" && pwd)
+project=$folder/ssrl-plugin-rotated-view
+author=$folder/author/bin
+clean=$folder/clean/bin
+times=()
+
+step() {  # step NAME COMMAND...: runs it and keeps the time
+    local name=$1 begin=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@"
+    times+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
+}
+
+edit() {  # a third level, of smaller pieces, as an author would add it
+    sed -i 's/^CELLS = .*/CELLS = {"1": 3, "2": 5, "3": 6}  # level -> cells a side of the grid of pieces/' \
+        "$project/ssrl_plugin_rotated_view/__init__.py"
+    sed -i 's/^| `2` | .*/&\n| `3` | from a grid of 6 x 6 | 1\/4 |/' "$project/README.md"
+    grep -q '"3": 6' "$project"/ssrl_plugin_rotated_view/__init__.py
+}
+
+install() {  # install PYTHON PACKAGES...
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python "$@"
+    else
+        "$1" -m pip install --quiet "${@:2}"
+    fi
+}
+
+author_environment() {
+    "${PYTHON:-python3}" -m venv "$folder/author"
+    install "$author/python" "$root[new,testing]" build
+}
+
+wheels() {  # of the core, of two of the five tasks, and of the new one
+    for source in "$root" "$root/plugins/ssrl-plugin-shuffled-patches" "$root/plugins/ssrl-plugin-flipped-patch" \
+        "$project"; do
+        "$author/python" -m build --wheel --outdir "$folder/dist" "$source" >"$folder/build.log"
+    done
+    ls "$folder/dist"
+}
+
+clean_environment() {
+    "${PYTHON:-python3}" -m venv "$folder/clean"
+    install "$clean/python" "$(echo "$folder"/dist/ssrl_core-*.whl)[train]" "$folder"/dist/ssrl_plugin_*.whl
+    (cd "$folder" && "$clean/ssrl" list)
+}
+
+train() {
+    cp "$here"/*.yaml "$folder"
+    cd "$folder"
+    "$clean/ssrl" tiny-model mix.yaml model
+    "$clean/ssrl" sft sft.yaml model.path=model trainer.default_local_dir="$folder/sft"
+    "$clean/ssrl" train grpo.yaml actor_rollout_ref.model.path="$folder/sft/global_step_16/huggingface" \
+        trainer.default_local_dir="$folder/grpo"
+}
+
+step "the author's environment" author_environment
+step "ssrl new" "$author/ssrl" new rotated-view -o "$folder"
+step "edit" edit
+step "install it to work on it" install "$author/python" --editable "$project"
+step "ssrl check" "$author/ssrl" check rotated_view -n "${SAMPLES:-1000}"
+step "build the wheels" wheels
+step "install into a clean environment" clean_environment
+step "tiny model, cold start, two steps of GRPO" train
+
+printf '\n'
+printf '%s\n' "${times[@]}"
