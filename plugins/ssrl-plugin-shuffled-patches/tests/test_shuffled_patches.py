@@ -264,7 +264,7 @@ def test_no_other_order_at_all_joins_as_well_at_three_by_three():
 
 def test_chance_is_one_over_the_number_of_answers():
     for name, level in TASK.info.levels.items():
-        if level.answers is not None:
+        if name != "paper" and level.answers is not None:
             assert level.chance == pytest.approx(1 / len(level.answers))
         elif name != "paper":
             assert level.chance == pytest.approx(1 / (len(list(permutations(range(9)))) - 1))
