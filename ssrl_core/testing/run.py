@@ -41,6 +41,7 @@ _FAMILIES: tuple[Family, ...] = (
 CRITERIA: tuple[Criterion, ...] = tuple(criterion for family in _FAMILIES for criterion in family.criteria)
 """Every criterion, in the order of the report."""
 
+_MEASURING = ("leaks.", "bias.sizes")
 _VERIFYING = ("verifier.", "hacking.")
 _MADE = "contract.generates"
 _MADE_EXPECTED = "every sample can be made, fifty within three minutes, with params of plain JSON"
@@ -107,7 +108,8 @@ def check_task(
             raise SourceError(f"task {name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
         task.options_model(**(options or {}))
         plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
-        with _drawn(plans, samples, workers) as drawn:
+        measured = any(criterion.id.startswith(_MEASURING) for criterion in criteria)
+        with _drawn(plans, samples, workers, measured=measured) as drawn:
             for plan, lots in drawn:
                 trial = Trial(task, plan, solve=solve, variants=variants)
                 wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
@@ -149,9 +151,11 @@ _Lot = Callable[[], list[Row]]
 
 
 @contextmanager
-def _drawn(plans: Sequence[Plan], samples: int, workers: int) -> Iterator[list[tuple[Plan, tuple[_Lot, _Lot]]]]:
+def _drawn(
+    plans: Sequence[Plan], samples: int, workers: int, *, measured: bool
+) -> Iterator[list[tuple[Plan, tuple[_Lot, _Lot]]]]:
     """What gives the rows of each plan, as they are and oriented; drawn ahead in other processes."""
-    pairs = [(plan, replace(plan, oriented=True, split="check oriented")) for plan in plans]
+    pairs = [(plan, replace(plan, oriented=True, measured=measured, split="check oriented")) for plan in plans]
     if workers == 0:
         yield [
             (plan, (partial(rows, plan, range(samples)), partial(rows, other, range(samples)))) for plan, other in pairs

@@ -43,6 +43,7 @@ class Plan:
         options: of the task, as in a mix.
         size: pixels of the longer side to which images are brought.
         oriented: whether images are cut, turned and mirrored at random.
+        measured: whether the features of the pictures are kept.
         split: names the streams of random numbers, so that lots do not share samples.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     size: int
     seed: int
     oriented: bool = False
+    measured: bool = False
     split: str = "check"
 
 
@@ -159,7 +161,7 @@ def row(made: Made, *, measured: bool) -> Row:
 def rows(plan: Plan, indices: Sequence[int]) -> list[Row]:
     """The rows of samples, for a worker process."""
     cv2.setNumThreads(1)
-    return [row(make(plan, index), measured=plan.oriented) for index in indices]
+    return [row(make(plan, index), measured=plan.measured) for index in indices]
 
 
 def digest(sample: Sample, prompt: str) -> bytes:
