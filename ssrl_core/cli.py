@@ -13,6 +13,7 @@ import typer
 from .errors import SSRLError
 
 if TYPE_CHECKING:
+    from .schedule import SplitName
     from .verl.recipe import Stage
 
 app = typer.Typer(
@@ -156,6 +157,46 @@ def preview(
     for task, reasons in loaded.rejections.items():
         if reasons:
             typer.echo(f"  {task}: rejected " + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common()))
+
+
+@app.command()
+def export(
+    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    output: Annotated[Path, typer.Option("-o", help="Folder for the shards; started again, the export goes on.")],
+    samples: Annotated[
+        int | None, typer.Option("-n", min=1, help="The first so many; the whole split by default.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the samples do not depend on it.")] = 1,
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
+    jpeg: Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG; PNG by default.")] = None,
+    files: Annotated[bool, typer.Option("--files", help="Keep images as files next to the shards.")] = False,
+) -> None:
+    """Write samples as Parquet, which verl's own dataset and datasets.load_dataset read."""
+    from .export import export, progress_bar, summary
+
+    part: SplitName = "heldout" if split == "heldout" else "train"
+    if split != part:
+        raise typer.BadParameter(f"{split!r} is neither train nor heldout", param_hint="--split")
+    with progress_bar() as show:
+        manifest = export(
+            mix, output, samples=samples, split=part, workers=workers, shard_size=shard_size, jpeg=jpeg, files=files,
+            on_progress=show,
+        )  # fmt: skip
+    typer.echo(summary(manifest, output))
+
+
+@app.command()
+def score(
+    files: Annotated[list[Path], typer.Argument(help="JSONL: verl's dumps, or task, truth, params, completion.")],
+    output: Annotated[Path | None, typer.Option("-o", help="Write the lines with their new scores.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Score saved rollouts again, with the verifiers as they are now."""
+    from .score import rescore, table
+
+    facts = rescore(files, output=output)
+    typer.echo(json.dumps(facts, indent=2) if as_json else table(facts))
 
 
 @app.command()

@@ -126,7 +126,7 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):  # the order of the mix, as if nothing had happened
         dump = (run / "rollouts" / f"{step}.jsonl").read_text().splitlines()
         expected = [mix[index].sample.truth for index in range(20 * step - 20, 20 * step)]
-        assert sorted(json.loads(line)["gts"] for line in dump) == sorted(expected * 4)
+        assert sorted(json.loads(json.loads(line)["gts"])["truth"] for line in dump) == sorted(expected * 4)
 
 
 def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, probe_site: Path) -> None:

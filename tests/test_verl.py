@@ -12,6 +12,7 @@ pytest.importorskip("verl", reason="the 'train' extra is not installed")
 from ssrl_core import Sample
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
+from ssrl_core.score import Key
 from ssrl_core.tiny import build_tiny_model
 from ssrl_core.verl import dataset as module
 from ssrl_core.verl.dataset import MixDataset
@@ -48,7 +49,7 @@ def test_a_row_is_small_and_rebuilds_the_very_images_of_its_sample(write_mix):
         assert sum(part["type"] == "image" for part in parts) == len(sample.images)
         text = "".join("<image>" if part["type"] == "image" else part["text"] for part in parts)
         assert text == mix[index].prompt
-        assert row["reward_model"]["ground_truth"] == sample.truth
+        assert Key.from_json(row["reward_model"]["ground_truth"]).truth == sample.truth
 
 
 def test_the_rollouts_of_a_prompt_share_one_rendering(write_mix, monkeypatch):
@@ -97,7 +98,7 @@ def test_the_reward_of_a_row_is_that_of_its_task_and_always_has_the_same_keys(wr
         "ground_truth": row["reward_model"]["ground_truth"],
         "extra_info": json.loads(json.dumps(row["extra_info"])),
     }
-    truth = arguments["ground_truth"]
+    truth = Key.from_json(arguments["ground_truth"]).truth
     right = compute_score(solution_str=f"<think>so</think>\\boxed{{{truth}}}", **arguments)
     wrong = compute_score(solution_str="<think>so</think>\\boxed{nothing}", **arguments)
     shapeless = compute_score(solution_str=truth, **arguments)
@@ -112,9 +113,15 @@ def test_a_verifier_that_fails_costs_a_reward_and_not_the_run(write_mix, probe, 
 
     row = MixDataset(str(write_mix('source: "blank:"\nsize: 64\ntasks: {probe: }')), tokenizer=None, config=None)[0]
     monkeypatch.setattr(ssrl_plugin_probe, "match_choice", lambda answer, truth: 1 / 0)
-    result = compute_score("probe@1", "<think>so</think>\\boxed{A}", "A", row["extra_info"])
+    key = row["reward_model"]["ground_truth"]
+    result = compute_score("probe@1", "<think>so</think>\\boxed{A}", key, row["extra_info"])
     assert (result["score"], result["error"]) == (0.0, 1.0)
     assert "ssrl-plugin-probe" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_a_row_that_was_not_made_here_is_an_explanation():
+    with pytest.raises(ValueError, match="of 'gsm8k' is not a key of ssrl"):
+        compute_score("gsm8k", "<think>so</think>\\boxed{A}", "A", {})
 
 
 @pytest.mark.parametrize(("device", "rollout"), [("cuda", "vllm"), ("cpu", "transformers")])

@@ -22,6 +22,7 @@ from ..answers import COMPLETION
 from ..errors import MixError
 from ..mix import Example, Mix, load_mix
 from ..render import render
+from ..score import Key
 from ..types import Recipe
 from .recipe import HELDOUT
 
@@ -56,14 +57,11 @@ class MixDataset(Dataset[dict[str, Any]]):
         return {
             "data_source": f"{example.recipe.task}@{example.recipe.level}",
             "raw_prompt": [{"role": "user", "content": _content(example)}],
-            "reward_model": {"style": "rule", "ground_truth": example.sample.truth},
-            "extra_info": {
-                "index": index,
-                "task": example.recipe.task,
-                "wrappers": list(example.recipe.wrappers),
-                "params": example.sample.params,
-                "format_weight": self.mix.config.format_weight,
+            "reward_model": {
+                "style": "rule",
+                "ground_truth": Key.of(example, format_weight=self.mix.config.format_weight).to_json(),
             },
+            "extra_info": {"index": index},
             "index": index,
             "tools_kwargs": {},
             "interaction_kwargs": {},
