@@ -17,7 +17,6 @@ test-fast: install  ## without the training runs
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: install
-	$(BIN)/python -m pip install -q --group lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -36,7 +36,8 @@ class _Call:
 
 _idle: list[SimpleQueue[_Call]] = []
 _stuck: dict[str, set[_Call]] = {}
-os.register_at_fork(after_in_child=_idle.clear)  # a child process has none of its parent's threads
+for _threads in (_idle, _stuck):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_threads.clear)
 
 
 def call_within(seconds: float, function: Callable[[], Any], *, owner: str) -> Any:

@@ -14,7 +14,7 @@ from ssrl_core import answers
 from ssrl_core.errors import SourceError, SSRLError, UnknownPlugin
 from ssrl_core.testing import CRITERIA, check_task, verifier
 from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
-from ssrl_core.testing.statistics import bound_above, detectable, guess_accuracy
+from ssrl_core.testing.statistics import bound_above, detectable, guess_accuracy, uniform_p
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _spec = importlib.util.spec_from_file_location("faults_to_plant", FIXTURES / "ssrl_plugin_faults.py")
@@ -124,6 +124,39 @@ def test_mistakes_of_the_caller_are_named(faults):
         check_task("sound", levels=["7"])
     with pytest.raises(SSRLError, match=r"no criterion 'leaks.promt'. Did you mean 'leaks.prompt'"):
         check_task("sound", only=["leaks.promt"])
+
+
+def test_a_damaged_file_costs_itself_and_small_pictures_are_enough(faults, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        picture = cv2.resize(
+            rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), (120, 90), interpolation=cv2.INTER_CUBIC
+        )
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    report = check_task("sound", source=f"folder:{tmp_path}", only=["contract"], samples=24, size=128, workers=0)
+    assert [str(check) for check in report.failed] == []
+
+
+def test_words_that_the_prompt_names_are_not_taken_for_the_truth():
+    pattern = verifier._shapes(["left", "upper left", "right", "B", "8", "10"])
+    assert pattern.findall("Answer left, upper left or right: C, 7 or 11.") == [
+        "left",
+        "upper left",
+        "right",
+        "C",
+        "7",
+        "11",
+    ]
+
+
+def test_the_expected_shares_of_a_test_for_uniformity_are_those_of_the_space():
+    rng = np.random.default_rng(0)
+    pairs = [f"{i}-{j}" for i in range(17) for j in range(i + 1, 17)]
+    drawn = [pairs[k].split("-")[0] for k in rng.integers(len(pairs), size=600)]
+    assert uniform_p(drawn, [pair.split("-")[0] for pair in pairs]) > 1e-3
+    assert uniform_p(drawn, sorted(set(drawn))) < 1e-6
+    assert uniform_p(["a"] * 9, ["a"]) == 1.0 and uniform_p(["b"], ["a", "c"]) == 0.0
 
 
 def test_a_task_that_needs_depth_is_not_checked_without(tmp_path, faults):

@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 
-from .criteria import Family, NotRun, Trial, constant_chance, tokens
+from .criteria import Family, NotRun, Trial, tokens
 from .report import Outcome
 from .statistics import ALPHA, bound_above, detectable, independence_p, uniform_p
 
 family = Family("bias")
 
 
+FEWEST_EACH = 5
+"""Expected cases of each value that a chi-square test needs."""
+
+
 @family("truth", "the truth is uniform over the level's answers")
 def truth(trial: Trial) -> Outcome:
-    """Chi-square over all samples whose answers have as many parts (the prompt shows how many are asked for).
-
-    Where there are too many answers for it, over each part of the answer.
-    """
-    by_length: dict[int, list[str]] = {}
-    for text in trial.truths:
-        by_length.setdefault(len(tokens(text)), []).append(text)
+    """Chi-square over all samples whose answers are of one kind; over each part of them where they are too many."""
+    answers = trial.level.answers
+    spaces = {_kind(trial, kind[0]): kind for kind in trial.by_kind(answers or ())}
     values: list[float] = []
-    for length, texts in by_length.items():
-        answers = [answer for answer in trial.level.answers or () if len(tokens(answer)) == length]
-        if answers and len(texts) >= 5 * len(answers):
-            values.append(uniform_p(texts, answers))
-            continue
-        parts = [tokens(text) for text in texts]
-        for place in range(length):
-            column = [part[place] for part in parts]
-            if len(column) >= 5 * len(set(column)) and len(set(column)) > 1:
-                values.append(uniform_p(column, sorted(set(column))))
+    for texts in trial.by_kind(trial.truths):
+        space = spaces.get(_kind(trial, texts[0]))
+        if space and len(texts) >= FEWEST_EACH * len(space):
+            values.append(uniform_p(texts, space))
+        else:
+            values += _parts(texts, space)
     if not values:
         raise NotRun(f"{len(trial.truths)} samples are too few for so many answers; raise --samples")
     # The smallest of several p-values, as if it had been the only one.
     return _outcome(min(1.0, min(values) * len(values)), f"{len(trial.truths)} samples, {len(values)} tests")
+
+
+def _kind(trial: Trial, answer: str) -> int:
+    return len(tokens(answer)) if trial.shows_length else 0
+
+
+def _parts(texts: Sequence[str], space: Sequence[str] | None) -> list[float]:
+    """A p-value for each part of the answers that can be tested.
+
+    Where the answers are not listed, what is to be expected is known for orders of the same things only.
+    """
+    found = [tokens(text) for text in texts]
+    if space is None:
+        if len({tuple(sorted(part)) for part in found}) != 1:
+            return []
+        every = [[value] * len(found[0]) for value in found[0]]
+    else:
+        every = [tokens(answer) for answer in space]
+    values = []
+    for place in range(min(map(len, [*found, *every]))):
+        expected = [part[place] for part in every]
+        if len(found) * min(Counter(expected).values()) >= FEWEST_EACH * len(expected):
+            values.append(uniform_p([part[place] for part in found], expected))
+    return values
 
 
 def _outcome(p: float, what: str) -> Outcome:
@@ -51,9 +74,9 @@ def _outcome(p: float, what: str) -> Outcome:
 def guess(trial: Trial) -> Outcome:
     """What a model earns that always gives the same answer to questions that look the same."""
     truths = trial.truths
-    share, chance = constant_chance(truths), trial.level.chance
+    share, chance = trial.constant_chance(truths), trial.level.chance
     space = trial.level.answers
-    expected = max(chance, constant_chance(space)) if space else chance
+    expected = max(chance, trial.constant_chance(space)) if space else chance
     classes = max(2, round(1 / expected))
     bound = bound_above(expected, len(truths), tries=classes)
     return Outcome(

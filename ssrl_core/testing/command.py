@@ -29,6 +29,10 @@ def run_check(
 ) -> bool:
     """Whether the task meets all criteria, or declares those that it does not; prints each check as it is done."""
     try:
+        import scipy
+        import sklearn
+
+        assert scipy and sklearn
         from .run import check_task
     except ModuleNotFoundError as err:
         raise SSRLError(f"{err}; to install what the checks need: pip install 'ssrl-core[testing]'") from err

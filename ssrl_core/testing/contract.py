@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 from ..answers import extract_answer
-from .criteria import Family, Trial
+from .criteria import Family, Trial, tokens
 from .report import Outcome
 
 family = Family("contract")
@@ -31,6 +32,9 @@ def levels(trial: Trial) -> Outcome:
         answers = level.answers or ()
         if len(set(answers)) != len(answers):
             wrong.append(f"level {name!r}: an answer is listed twice")
+        kinds = Counter(len(tokens(answer)) for answer in answers)
+        if answers and level.chance > 1 / min(kinds.values()) + 1e-9:
+            wrong.append(f"level {name!r}: chance {level.chance:.4f} is above one of {min(kinds.values())} answers")
         if answers and level.chance < 1 / len(answers) - 1e-9:
             wrong.append(f"level {name!r}: chance {level.chance:.4f} is below one of {len(answers)} answers")
     return Outcome(not wrong, "; ".join(wrong) or f"{len(trial.task.info.levels)} levels", "nothing wrong")

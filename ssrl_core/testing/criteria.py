@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..plugins import Task
 from ..types import Level, Sample, SourceImage
@@ -50,6 +51,25 @@ class Trial:
         """The truths of all samples."""
         return [row.truth for row in (*self.natural, *self.oriented)]
 
+    @cached_property
+    def shows_length(self) -> bool:
+        """Whether every prompt goes with one number of parts of the answer only, and so shows how many to give."""
+        lengths: dict[str, set[int]] = {}
+        for row in (*self.natural, *self.oriented):
+            lengths.setdefault(row.prompt, set()).add(len(tokens(row.truth)))
+        return all(len(found) == 1 for found in lengths.values())
+
+    def by_kind(self, answers: Sequence[str]) -> list[list[str]]:
+        """The answers, those together that are of one kind to somebody who sees the prompt only."""
+        kinds: dict[int, list[str]] = {}
+        for answer in answers:
+            kinds.setdefault(len(tokens(answer)) if self.shows_length else 0, []).append(answer)
+        return list(kinds.values())
+
+    def constant_chance(self, answers: Sequence[str]) -> float:
+        """The share that the best guesser has who sees of which kind the answer is, and nothing else."""
+        return sum(Counter(kind).most_common(1)[0][1] for kind in self.by_kind(answers)) / len(answers)
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -90,11 +110,3 @@ class Family:
 def tokens(answer: str) -> list[str]:
     """The words and numbers of an answer."""
     return re.findall(r"[^\W_]+", answer.casefold())
-
-
-def constant_chance(answers: Sequence[str]) -> float:
-    """The share that the best guesser has who sees how many parts an answer has, and nothing else."""
-    by_shape: dict[int, Counter[str]] = {}
-    for answer in answers:
-        by_shape.setdefault(len(tokens(answer)), Counter())[answer] += 1
-    return sum(max(counts.values()) for counts in by_shape.values()) / len(answers)

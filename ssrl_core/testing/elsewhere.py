@@ -19,7 +19,7 @@ def ask(question: str, facts: Any, *, seconds: float, hash_seed: str = "0") -> A
     path = os.pathsep.join(folder for folder in sys.path if folder)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, question],
+            [sys.executable, "-P", "-m", __name__, question],
             input=json.dumps(facts),
             env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
             capture_output=True,

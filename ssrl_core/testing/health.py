@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 
+from ..answers import normalize
 from ..errors import PluginFailed, SourceRejected
 from ..types import SourceImage
 from . import elsewhere
@@ -116,7 +117,9 @@ def hard(trial: Trial) -> Outcome:
                 wrong.append(f"{name}: {err}")
                 break
             made_ += 1
-            if trial.solve is not None and (found := set(trial.solve(made.source, made.sample))) != {made.sample.truth}:
+            if trial.solve is not None and (
+                found := {normalize(answer) for answer in trial.solve(made.source, made.sample)}
+            ) != {normalize(made.sample.truth)}:
                 wrong.append(f"{name}: the oracle says {sorted(found)} instead of {made.sample.truth!r}")
     judged = "" if trial.solve else "; no oracle judged them"
     return Outcome(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .criteria import Family, NotRun, Trial, constant_chance, tokens
+from .criteria import Family, NotRun, Trial, tokens
 from .features import GROUPS
 from .report import Outcome
 from .samples import Row
@@ -21,8 +21,11 @@ from .statistics import FOLDS, bound_above, detectable, guess_accuracy
 family = Family("leaks")
 
 FEWEST = 60
-PARTS = 3
+PARTS = 4
 """Parts of an answer (the numbers of an order, for example) that classifiers are asked for, from the left."""
+
+FEW_ANSWERS = 16
+"""Answers up to this number are also guessed as a whole."""
 
 
 @family("prompt", "the text of the prompt alone does not tell the truth")
@@ -36,7 +39,7 @@ def prompt(trial: Trial) -> Outcome:
 SAYS = {
     "sizes": "sizes of images and files do not tell the truth",
     "sharpness": "sharpness and spectrum of pictures, candidates and cells do not tell the truth",
-    "blocks": "the 8 x 8 grid that a JPEG source leaves does not tell the truth",
+    "blocks": "the blocks of JPEG, as a grid of 8 pixels in the finished pictures, do not tell the truth",
     "seams": "steps along lines of the picture do not tell the truth",
     "borders": "the outermost pixels do not tell the truth",
     "colours": "mean colours of pictures, candidates and cells do not tell the truth",
@@ -45,12 +48,20 @@ SAYS = {
 
 def _criterion(group: str) -> Callable[[Trial], Outcome]:
     def check(trial: Trial) -> Outcome:
-        shapes = Counter(row.features[group].shape for row in trial.oriented)
-        if not shapes:
-            raise NotRun("there are no samples")
-        rows = [row for row in trial.oriented if row.features[group].shape == shapes.most_common(1)[0][0]]
-        features = np.stack([row.features[group] for row in rows])
-        return _guessed(trial, rows, features, groups=[row.image_id for row in rows])
+        by_shape: dict[tuple[int, ...], list[Row]] = {}
+        for row in trial.oriented:  # samples may have different numbers of pictures
+            by_shape.setdefault(row.features[group].shape, []).append(row)
+        lots = [rows for rows in by_shape.values() if len(rows) >= FEWEST] or list(by_shape.values())[:1]
+        outcomes = [
+            _guessed(
+                trial,
+                rows,
+                np.stack([row.features[group] for row in rows]),
+                groups=[row.image_id for row in rows],
+            )
+            for rows in lots
+        ]
+        return max(outcomes, key=lambda outcome: outcome.figures["accuracy"] - outcome.figures["bound"])
 
     return check
 
@@ -66,15 +77,15 @@ def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups:
         raise NotRun(
             f"{len(set(groups))} image(s) are too few: classifiers are tried on images they were not fitted to"
         )
-    worst = None
-    for name, values, chance in targets([row.truth for row in rows], trial):
-        accuracy = guess_accuracy(features, values, groups, seed=trial.plan.seed)
-        bound = bound_above(chance, len(rows))
-        if worst is None or accuracy - bound > worst[0]:
-            worst = (accuracy - bound, name, accuracy, bound, chance)
-    if worst is None:
+    asked = targets([row.truth for row in rows], trial)
+    if not asked:
         raise NotRun("the truth is always the same")
-    excess, name, accuracy, bound, chance = worst
+    found = []
+    for name, values, chance in asked:
+        accuracy = guess_accuracy(features, values, groups, seed=trial.plan.seed)
+        found.append((accuracy - bound_above(chance, len(rows)), name, accuracy, chance))
+    excess, name, accuracy, chance = max(found)
+    bound = bound_above(chance, len(rows))
     return Outcome(
         excess <= 0,
         f"{accuracy:.3f} of {name}",
@@ -87,29 +98,35 @@ def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups:
 def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], float]]:
     """What classifiers are asked for: (name, value for each sample, chance).
 
-    The whole answer where it has one part, else its first parts one by one: a leak of a part is seen sooner than that
-    of the whole.
+    The whole answer where there are few; each of its first parts, since a leak of a part is seen sooner than that of
+    the whole; and for numbers, in which third they lie.
     """
-    parts = [tokens(truth) for truth in truths]
+    space = list(trial.level.answers or truths)
+    found = []
+    if len(set(space)) <= FEW_ANSWERS:
+        found.append(("the answer", list(truths), max(trial.level.chance, trial.constant_chance(space))))
+    parts, space_parts = [tokens(truth) for truth in truths], [tokens(answer) for answer in space]
     longest = max(map(len, parts))
-    if longest < 2:
-        space = trial.level.answers or truths
-        found = [("the answer", list(truths), max(trial.level.chance, constant_chance(space)))]
-    else:
-        space_parts = [tokens(answer) for answer in trial.level.answers or truths]
-        found = []
+    if longest > 1 or not found:
         for place in range(min(PARTS, longest)):
             values = [part[place] if place < len(part) else "" for part in parts]
-            found.append((f"part {place + 1} of the answer", values, _part_chance(space_parts, place)))
+            found.append((f"part {place + 1} of the answer", values, _part_chance(space_parts, place, trial)))
+    if longest == 1 and all(part and part[0].isdecimal() for part in (*parts, *space_parts)):
+        numbers = np.array([int(part[0]) for part in space_parts])
+        limits = np.quantile(numbers, (1 / 3, 2 / 3))
+        thirds = np.searchsorted(limits, [int(part[0]) for part in parts]).astype(str).tolist()
+        share = Counter(np.searchsorted(limits, numbers).tolist()).most_common(1)[0][1] / len(numbers)
+        found.append(("the third in which the number lies", thirds, share))
     return [target for target in found if len(set(target[1])) > 1]
 
 
-def _part_chance(space: Sequence[Sequence[str]], place: int) -> float:
-    """The share of the most frequent part at a place, for a guesser who sees how many parts there are."""
-    by_shape: dict[int, Counter[str]] = {}
+def _part_chance(space: Sequence[Sequence[str]], place: int, trial: Trial) -> float:
+    """The share of the most frequent part at a place, for a guesser who sees what the prompt shows of its kind."""
+    kinds: dict[int, Counter[str]] = {}
     for part in space:
-        by_shape.setdefault(len(part), Counter())[part[place] if place < len(part) else ""] += 1
-    return sum(max(counts.values()) for counts in by_shape.values()) / len(space)
+        kind = kinds.setdefault(len(part) if trial.shows_length else 0, Counter())
+        kind[part[place] if place < len(part) else ""] += 1
+    return sum(max(counts.values()) for counts in kinds.values()) / len(space)
 
 
 def words(prompts: Sequence[str], *, most: int = 60) -> np.ndarray:

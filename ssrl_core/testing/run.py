@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from .samples import Plan, Row, make, rows
 SAMPLES = 1000
 SIZE = 256
 FEW = 24
+"""Samples that are kept with their images; a tenth of all where that is more."""
 CHUNK = 50
 CHUNK_SECONDS = 180.0
 
@@ -190,7 +192,12 @@ def _check_level(
     level = trial.plan.level
     try:
         natural, oriented = (lot() for lot in lots)
-        few = [make(trial.plan, index) for index in range(min(FEW, len(natural)))]
+        few = [make(trial.plan, index) for index in range(min(max(FEW, len(natural) // 10), len(natural)))]
+    except BrokenProcessPool as err:
+        raise SSRLError(
+            "the processes that draw samples ended: call check_task below `if __name__ == '__main__':`, "
+            "or with workers=0"
+        ) from err
     except Exception as err:
         what = f"fifty samples took longer than {CHUNK_SECONDS:.0f} s" if isinstance(err, TooLate) else str(err)
         add(Check(_MADE, level, _MADE_EXPECTED, what or type(err).__name__, "all", "failed"))

@@ -26,7 +26,7 @@ from ..errors import SourceRejected
 from ..mix import MAX_ATTEMPTS
 from ..plugins import load_task
 from ..seeding import generator
-from ..sources import open_source, to_working_size
+from ..sources import SMALLEST_SIDE, open_source, to_working_size
 from ..types import Intrinsics, Sample, SourceImage
 from .features import Features, measure
 
@@ -105,10 +105,10 @@ def make(plan: Plan, index: int) -> Made:
     refused: list[str] = []
     for attempt in range(MAX_ATTEMPTS):
         image = generator(plan.seed, stream=f"{plan.task}/{plan.split}/image", index=index, attempt=attempt)
-        picture = pool_image(plan.source, ids[image.integers(len(ids))], seed=plan.seed)
-        if plan.oriented:
-            picture = orient(window(picture, rng=image), int(image.integers(8)))
         try:
+            picture = pool_image(plan.source, ids[image.integers(len(ids))], seed=plan.seed)
+            if plan.oriented:
+                picture = orient(window(picture, rng=image), int(image.integers(8)))
             source = to_working_size(as_jpeg(picture), plan.size, rng=image)
             source.rgb.flags.writeable = False
             if source.depth is not None:
@@ -205,8 +205,8 @@ def as_jpeg(image: SourceImage) -> SourceImage:
 
 
 def window(image: SourceImage, *, rng: np.random.Generator) -> SourceImage:
-    """A random part of the image, half as wide and high."""
-    height, width = (side // 2 for side in image.rgb.shape[:2])
+    """A random part of the image, half as wide and high if that is enough for a task."""
+    height, width = (max(side // 2, min(side, SMALLEST_SIDE)) for side in image.rgb.shape[:2])
     top = int(rng.integers(image.rgb.shape[0] - height + 1))
     left = int(rng.integers(image.rgb.shape[1] - width + 1))
     part = np.s_[top : top + height, left : left + width]

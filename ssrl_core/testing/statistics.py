@@ -43,11 +43,16 @@ def detectable(chance: float, count: int, *, tries: int = 1) -> float:
 
 
 def uniform_p(values: Sequence[str], space: Sequence[str]) -> float:
-    """The p-value of a chi-square test of the values against a uniform draw from the space."""
+    """The p-value of a chi-square test of the values against a uniform draw from the space, which may have repeats."""
     from scipy.stats import chisquare
 
-    counts = Counter(values)
-    return float(chisquare([counts[value] for value in space]).pvalue)
+    counts, shares = Counter(values), Counter(space)
+    if not set(counts) <= set(shares):
+        return 0.0
+    if len(shares) < 2:
+        return 1.0
+    expected = [len(values) * share / len(space) for share in shares.values()]
+    return float(chisquare([counts[value] for value in shares], expected).pvalue)
 
 
 def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
@@ -103,5 +108,6 @@ def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequenc
     folds = GroupKFold(n_splits=FOLDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a guess need not be the best one
+        warnings.simplefilter("ignore", UserWarning)  # a rare value may be missing from a part
         guesses = [cross_val_predict(model, table, labels, groups=list(groups), cv=folds) for model in models]
     return max(float((guess == labels).mean()) for guess in guesses)

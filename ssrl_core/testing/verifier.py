@@ -6,7 +6,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import PluginFailed
 from ..plugins import Task
 from ..types import Sample
 from . import elsewhere
-from .criteria import Family, NotRun, Trial, constant_chance, tokens
+from .criteria import Family, NotRun, Trial, tokens
 from .report import Outcome
 from .statistics import bound_above, detectable
 
@@ -119,7 +119,7 @@ def garbage(trial: Trial) -> Outcome:
         for text in _garbage(right, seed=made.index):
             tried += 1
             try:
-                score = trial.task.verify_answer(text, truth=right, params=made.sample.params)
+                score = _score(trial, text, right, made.sample.params)
             except PluginFailed as err:
                 wrong.append(str(err))
                 continue
@@ -171,10 +171,11 @@ def constants(trial: Trial) -> Outcome:
     rng = random.Random(0)
     tried = space if len(space) <= MANY_ANSWERS else rng.sample(space, MANY_ANSWERS)
     rows = list(trial.natural)[:400]
-    count, chance = len(rows), max(trial.level.chance, constant_chance(space))
+    count, chance = len(rows), max(trial.level.chance, trial.constant_chance(space))
     scores = {f"always {a!r}": _mean(trial, [(a, row.truth, row.params) for row in rows]) for a in tried}
+    pattern = _shapes(space)
+    shown = [(pattern.findall(row.prompt), row) for row in rows]
     for name, pick in (("first", 0), ("last", -1)):
-        shown = [(_shown(row.prompt, row.truth), row) for row in rows]
         scores[f"the {name} answer that the prompt shows"] = _mean(
             trial, [(found[pick] if found else "?", row.truth, row.params) for found, row in shown]
         )
@@ -195,7 +196,7 @@ def _mean(trial: Trial, cases: list[tuple[str, str, object]]) -> float:
 
 
 def _score(trial: Trial, answer: str, right: str, params: object) -> float:
-    return trial.task.verify_answer(answer, truth=right, params=params)  # type: ignore[arg-type]
+    return trial.task.verify_answer(answer, truth=right, params=params, limit=RETURN_SECONDS)  # type: ignore[arg-type]
 
 
 def _verify(trial: Trial, sample: Sample, answer: str) -> float:
@@ -223,10 +224,12 @@ def slowest_answer(task: Task, truth: str, params: Mapping[str, Any]) -> tuple[f
     return max(found)
 
 
-def _shown(prompt: str, truth: str) -> list[str]:
-    """What in the prompt has the shape of the truth: its digits and letters exchanged for others."""
-    shape = "".join(r"\d" if c.isdigit() else "[A-Z]" if c.isupper() else re.escape(c) for c in truth)
-    return re.findall(rf"(?<!\w){shape}(?!\w)", prompt)
+def _shapes(space: Sequence[str]) -> re.Pattern[str]:
+    """What has the form of some answer: its digits and capital letters exchanged for others."""
+    shapes = {
+        "".join(r"\d" if c.isdigit() else "[A-Z]" if c.isupper() else re.escape(c) for c in answer) for answer in space
+    }
+    return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(shapes, key=len, reverse=True))})(?!\w)")
 
 
 def _malformed(truth: str) -> list[tuple[str, str]]:
