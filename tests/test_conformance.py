@@ -138,6 +138,14 @@ def test_a_damaged_file_costs_itself_and_small_pictures_are_enough(faults, tmp_p
     assert [str(check) for check in report.failed] == []
 
 
+def test_the_task_of_an_outsider_passes(install, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples" / "ssrl-plugin-follow-route"))
+    install("ssrl-plugin-follow-route", entry_points={"ssrl": {"follow_route": "ssrl_plugin_follow_route"}})
+    report = check_task("follow_route", only=["contract", "verifier", "bias"], samples=60, size=160, workers=0)
+    assert [str(check) for check in report.failed] == []
+    assert {check.level for check in report.checks} == {None, "1", "2", "3"}
+
+
 def test_words_that_the_prompt_names_are_not_taken_for_the_truth():
     pattern = verifier._shapes(["left", "upper left", "right", "B", "8", "10"])
     assert pattern.findall("Answer left, upper left or right: C, 7 or 11.") == [

@@ -16,7 +16,7 @@ from .criteria import Family, NotRun, Trial, tokens
 from .features import GROUPS
 from .report import Outcome
 from .samples import Row
-from .statistics import FOLDS, bound_above, detectable, guess_accuracy
+from .statistics import CLASSIFIERS, FOLDS, bound_above, detectable, guess_accuracy
 
 family = Family("leaks")
 
@@ -80,18 +80,20 @@ def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups:
     asked = targets([row.truth for row in rows], trial)
     if not asked:
         raise NotRun("the truth is always the same")
+    tries = CLASSIFIERS * len(asked)
     found = []
     for name, values, chance in asked:
         accuracy = guess_accuracy(features, values, groups, seed=trial.plan.seed)
-        found.append((accuracy - bound_above(chance, len(rows)), name, accuracy, chance))
+        found.append((accuracy - bound_above(chance, len(rows), tries=tries), name, accuracy, chance))
     excess, name, accuracy, chance = max(found)
-    bound = bound_above(chance, len(rows))
+    bound, least = (function(chance, len(rows), tries=tries) for function in (bound_above, detectable))
     return Outcome(
         excess <= 0,
         f"{accuracy:.3f} of {name}",
-        f"{bound:.3f} (chance {chance:.3f}, {len(rows)} samples; finds {detectable(chance, len(rows)):.3f} in 95%)",
+        f"{bound:.3f} (chance {chance:.3f}, {len(rows)} samples; finds {least:.3f} in 95%)",
         figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": len(rows)},
-        remedy="look at what differs between right and wrong candidates; put all through the same steps",
+        remedy="look at what differs between right and wrong candidates, and put all through the same steps; "
+        "if it fails by little, try more samples and another seed: a leak keeps its figure, chance does not",
     )
 
 

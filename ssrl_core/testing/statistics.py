@@ -18,6 +18,9 @@ ALPHA = 3e-5
 FOLDS = 3
 """Parts of the images, each of which classifiers guess after they were fitted to the others."""
 
+CLASSIFIERS = 2
+"""Kinds of classifiers of which the better one counts."""
+
 _POWER_Z = 1.645  # standard deviations above the bound at which 95% of all runs exceed it
 
 
