@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +46,7 @@ def main() -> None:
 @app.command("list")
 def list_tasks(as_json: _AsJson = False) -> None:
     """List the installed tasks, also those that are broken, claimed twice or not allowed, with the reason."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # which would be searched for in all distributions
     gc.disable()  # a brief life spent on imports, of which collecting garbage would be a third, also at its end
     from .listing import list_tasks, table_of_tasks
 

@@ -11,4 +11,4 @@ class Options(BaseModel):
     A task subclasses it, gives every field a type and a default, and names the subclass in its ``TaskInfo``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
