@@ -57,7 +57,7 @@ def describe(name: str, value: object) -> list[str]:
     for field, kind in inspect.get_annotations(value).items():
         kind = getattr(kind, "__forward_arg__", kind)
         lines.append(f"{name}.{field}: {kind}{' = ...' if field in optional else ''}")
-    for key, member in vars(value).items():
+    for key, member in list(vars(value).items()):
         function = getattr(member, "__func__", member)
         if not key.startswith("_") and inspect.isroutine(function) and key not in getattr(value, "_fields", ()):
             lines.append(f"{name}.{key}{signature(function)}")
