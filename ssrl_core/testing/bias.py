@@ -22,10 +22,10 @@ FEWEST_EACH = 5
 def truth(trial: Trial) -> Outcome:
     """Chi-square over all samples whose answers are of one kind; over each part of them where they are too many."""
     answers = trial.level.answers
-    spaces = {_kind(trial, kind[0]): kind for kind in trial.by_kind(answers or ())}
+    spaces = trial.by_kind(answers or ())
     values: list[float] = []
-    for texts in trial.by_kind(trial.truths):
-        space = spaces.get(_kind(trial, texts[0]))
+    for kind, texts in trial.by_kind(trial.truths).items():
+        space = spaces.get(kind)
         if space and len(texts) >= FEWEST_EACH * len(space):
             values.append(uniform_p(texts, space))
         else:
@@ -34,10 +34,6 @@ def truth(trial: Trial) -> Outcome:
         raise NotRun(f"{len(trial.truths)} samples are too few for so many answers; raise --samples")
     # The smallest of several p-values, as if it had been the only one.
     return _outcome(min(1.0, min(values) * len(values)), f"{len(trial.truths)} samples, {len(values)} tests")
-
-
-def _kind(trial: Trial, answer: str) -> int:
-    return len(tokens(answer)) if trial.shows_length else 0
 
 
 def _parts(texts: Sequence[str], space: Sequence[str] | None) -> list[float]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from ..plugins import Task
 from ..types import Level, Sample, SourceImage
 from .report import Outcome
-from .samples import Made, Plan, Row
+from .samples import Made, Plan, Row, digest
 
 Solve = Callable[[SourceImage, Sample], Iterable[str]]
 Variants = Callable[[str], Iterable[str]]
@@ -59,16 +59,25 @@ class Trial:
             lengths.setdefault(row.prompt, set()).add(len(tokens(row.truth)))
         return all(len(found) == 1 for found in lengths.values())
 
-    def by_kind(self, answers: Sequence[str]) -> list[list[str]]:
-        """The answers, those together that are of one kind to somebody who sees the prompt only."""
+    @cached_property
+    def digests(self) -> dict[int, bytes]:
+        """The fingerprint of each of the whole samples, by its index."""
+        return {made.index: digest(made.sample, made.prompt) for made in self.few}
+
+    def kind(self, answer: str) -> int:
+        """Which kind of answer it is to somebody who sees the prompt only: its number of parts where that shows."""
+        return len(tokens(answer)) if self.shows_length else 0
+
+    def by_kind(self, answers: Sequence[str]) -> dict[int, list[str]]:
+        """The answers, those together that are of one kind."""
         kinds: dict[int, list[str]] = {}
         for answer in answers:
-            kinds.setdefault(len(tokens(answer)) if self.shows_length else 0, []).append(answer)
-        return list(kinds.values())
+            kinds.setdefault(self.kind(answer), []).append(answer)
+        return kinds
 
     def constant_chance(self, answers: Sequence[str]) -> float:
         """The share that the best guesser has who sees of which kind the answer is, and nothing else."""
-        return sum(Counter(kind).most_common(1)[0][1] for kind in self.by_kind(answers)) / len(answers)
+        return sum(Counter(kind).most_common(1)[0][1] for kind in self.by_kind(answers).values()) / len(answers)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ PROCESS_SECONDS = 120.0
 @family("repeated", "made again, in reverse order, every sample is the same")
 def repeated(trial: Trial) -> Outcome:
     """Pixels, prompt, truth and params."""
-    changed = [made.index for made in reversed(trial.few) if _digest(trial.plan, made.index) != _of(trial, made.index)]
+    changed = [i for i, known in reversed(trial.digests.items()) if _digest(trial.plan, i) != known]
     return _outcome(changed, len(trial.few))
 
 
@@ -31,7 +31,7 @@ def threads(trial: Trial) -> Outcome:
     indices = [made.index for made in trial.few]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda index: _digest(trial.plan, index), indices))
-    changed = [index for index, one in zip(indices, found, strict=True) if one != _of(trial, index)]
+    changed = [index for index, one in zip(indices, found, strict=True) if one != trial.digests[index]]
     return _outcome(changed, len(indices))
 
 
@@ -42,7 +42,7 @@ def processes(trial: Trial) -> Outcome:
     changed: set[int] = set()
     for hash_seed, order in (("0", indices), ("4242", indices[::-1])):
         for index, one in zip(order, _elsewhere(trial.plan, order, hash_seed), strict=True):
-            if bytes.fromhex(one) != _of(trial, index):
+            if bytes.fromhex(one) != trial.digests[index]:
                 changed.add(index)
     return _outcome(sorted(changed), len(indices))
 
@@ -79,11 +79,6 @@ def _outcome(changed: list[int], count: int) -> Outcome:
         figures={"differ": len(changed), "samples": count},
         remedy="every decision must come from rng; no clock, hash(), set order, environment or global state",
     )
-
-
-def _of(trial: Trial, index: int) -> bytes:
-    made = next(made for made in trial.few if made.index == index)
-    return digest(made.sample, made.prompt)
 
 
 def _digest(plan: Plan, index: int) -> bytes:

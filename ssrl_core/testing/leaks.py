@@ -112,7 +112,7 @@ def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], f
     if longest > 1 or not found:
         for place in range(min(PARTS, longest)):
             values = [part[place] if place < len(part) else "" for part in parts]
-            found.append((f"part {place + 1} of the answer", values, _part_chance(space_parts, place, trial)))
+            found.append((f"part {place + 1} of the answer", values, _part_chance(space, place, trial)))
     if longest == 1 and all(part and part[0].isdecimal() for part in (*parts, *space_parts)):
         numbers = np.array([int(part[0]) for part in space_parts])
         limits = np.quantile(numbers, (1 / 3, 2 / 3))
@@ -122,13 +122,10 @@ def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], f
     return [target for target in found if len(set(target[1])) > 1]
 
 
-def _part_chance(space: Sequence[Sequence[str]], place: int, trial: Trial) -> float:
+def _part_chance(space: Sequence[str], place: int, trial: Trial) -> float:
     """The share of the most frequent part at a place, for a guesser who sees what the prompt shows of its kind."""
-    kinds: dict[int, Counter[str]] = {}
-    for part in space:
-        kind = kinds.setdefault(len(part) if trial.shows_length else 0, Counter())
-        kind[part[place] if place < len(part) else ""] += 1
-    return sum(max(counts.values()) for counts in kinds.values()) / len(space)
+    kinds = [[tokens(answer)[place:][:1] for answer in answers] for answers in trial.by_kind(space).values()]
+    return sum(max(map(parts.count, parts)) for parts in kinds) / len(space)
 
 
 def words(prompts: Sequence[str], *, most: int = 60) -> np.ndarray:
