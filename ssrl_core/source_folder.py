@@ -1,75 +1,93 @@
 """The source ``folder:PATH``: the photographs below a folder.
 
-    folder:/data/photos
+    folder:/data/coco
     folder:~/my pictures
+    folder:s3://bucket/photos
 
 The id of an image is its path relative to the folder, with ``/`` between parts. Every file that has an extension of
-an image belongs to the source; whether it can be decoded turns out when it is loaded. See ``imageio.folder_of`` for
+an image belongs to the source; whether it can be decoded turns out when it is loaded. The folder is listed when its
+images are first counted: a process that only loads images by their ids never lists it. See ``source_files.locate`` for
 how paths are written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 from .errors import SourceError
 from .hookspecs import hookimpl
-from .imageio import folder_of, list_files, path_below, read_rgb
+from .imageio import read_rgb
+from .source_files import Store, locate
+from .source_index import Index, list_ids
 from .types import SourceImage
+from .uris import skipped_text
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Photographs in a folder.
+    """Photographs in a folder, by their relative paths in sorted order.
 
     Attributes:
-        root: the folder.
-        ids: relative paths, sorted.
-        skipped: reason -> number of files that do not belong to the source.
+        store: the folder.
     """
 
-    root: Path
-    ids: tuple[str, ...]
-    skipped: dict[str, int] = field(default_factory=dict)
-    has_depth: bool = field(default=False, init=False)
+    store: Store
+    has_depth = False
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.index)
+
+    @cached_property
+    def index(self) -> Index:
+        """The list of the images. Raises SourceError where there are none."""
+        skipped = Counter[str]()
+        index = list_ids(self._images(skipped), {"skipped": skipped})
+        if not len(index):
+            raise SourceError(
+                f"image source 'folder:{self.store}': no image in {str(self.store)!r}, of "
+                f"{skipped['not an image']} files below it{skipped_text(skipped)}.\n"
+                f"  looked for: {', '.join('*.' + extension for extension in EXTENSIONS)}"
+            )
+        return index
+
+    def _images(self, skipped: Counter[str]) -> Iterator[str]:
+        for path in self.store.files(skipped):
+            if "." in path and path.rpartition(".")[2].lower() in EXTENSIONS:
+                yield path
+            else:
+                skipped["not an image"] += 1
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> number of files that do not belong to the source."""
+        return dict(self.index.facts["skipped"])
 
     def image_id(self, position: int) -> str:
         """The relative path at a position in the sorted list."""
-        return self.ids[position]
+        return self.index.id(position)
 
     def load(self, image_id: str) -> SourceImage:
-        """Decode one photograph. Raises SourceRejected, see ``read_rgb``."""
-        return SourceImage(id=image_id, rgb=read_rgb(path_below(self.root, image_id)))
+        """Decode one photograph. Raises SourceRejected, see ``Store.read`` and ``read_rgb``."""
+        return SourceImage(id=image_id, rgb=read_rgb(self.store.read(image_id)))
 
     def describe(self) -> str:
         """What the source is, in a line."""
-        left_out = "".join(f"; {count} skipped: {reason}" for reason, count in sorted(self.skipped.items()))
-        return f"{len(self)} photographs in {self.root}{left_out}"
+        return f"{len(self)} photographs in {self.store}{skipped_text(self.skipped)}"
 
 
 @hookimpl
 def ssrl_open_source(uri: str) -> FolderSource | None:
-    """The photographs of a ``folder:`` URI. Raises SourceError where there are none."""
+    """The photographs of a ``folder:`` URI. Raises SourceError where there is no such folder."""
     scheme, _, rest = uri.partition(":")
     if scheme != "folder":
         return None
     text, question, _ = rest.partition("?")
     if question:
         raise SourceError(f"image source {uri!r}: folder takes no options. Write a question mark in the path as %3F")
-    root = folder_of(uri, text, example="folder:/data/photos")
-    files, skipped = list_files(root)
-    ids = tuple(name for name in files if name.rpartition(".")[2].lower() in EXTENSIONS and "." in name)
-    if not ids:
-        raise SourceError(
-            f"image source {uri!r}: no image in {str(root)!r}, of {len(files)} files below it.\n"
-            f"  looked for: {', '.join('*.' + extension for extension in EXTENSIONS)}"
-        )
-    if len(files) > len(ids):
-        skipped["not an image"] = len(files) - len(ids)
-    return FolderSource(root, ids, skipped)
+    store, _ = locate(uri, text, example="folder:/data/photos")
+    return FolderSource(store)

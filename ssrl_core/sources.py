@@ -11,6 +11,7 @@ import numpy as np
 from .errors import SourceError, SourceRejected
 from .plugins import load_source_hooks
 from .seeding import stable_hash
+from .source_files import is_remote
 from .types import ImageSource, Intrinsics, SourceImage
 
 SMALLEST_SIDE = 64
@@ -18,11 +19,17 @@ SMALLEST_SIDE = 64
 
 _LARGEST_CROP = 0.08  # of a side; see to_working_size
 _ENUMERABLE = 1_000_000
+_PATHS = ("dataset", "folder", "manifest", "rgbd", "webdataset")  # schemes that a path always follows
 
 
 @lru_cache(maxsize=64)
 def open_source(uri: str) -> ImageSource:
-    """The image source of a URI, e.g. ``folder:/data/photos``. Raises SourceError or a PluginError."""
+    """The image source of a URI, e.g. ``folder:/data/photos``; its images may not have been counted yet.
+
+    Raises:
+        SourceError: the source cannot be opened.
+        PluginError: there is no plugin for it, or a broken one.
+    """
     scheme, colon, _ = uri.partition(":")
     if not colon or not scheme:
         raise SourceError(
@@ -32,22 +39,21 @@ def open_source(uri: str) -> ImageSource:
     source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
     if source is None:
         raise SourceError(f"image source {uri!r}: the plugin for {scheme!r} does not take this URI")
-    if len(source) == 0:
-        raise SourceError(f"image source {uri!r} has no images")
     return source
 
 
 def resolve_uri(uri: str, *, base: Path) -> str:
     """The URI with a relative path made absolute against ``base``.
 
-    ``folder:`` and ``rgbd:`` always name a path; what follows another scheme is taken for one only if it exists.
+    The built-in sources of files always name a path, on this machine or (``s3://...``) elsewhere; what follows another
+    scheme is taken for one only if it exists.
     """
     scheme, _, rest = uri.partition(":")
     path, question, query = rest.partition("?")
-    if not path:
+    if not path or is_remote(path):
         return uri
     absolute = (base / Path(path).expanduser()).resolve()
-    if scheme not in ("folder", "rgbd") and not absolute.exists():
+    if scheme not in _PATHS and not absolute.exists():
         return uri
     return f"{scheme}:{absolute}{question}{query}"
 
@@ -63,14 +69,10 @@ class Split:
     def __init__(self, source: ImageSource, part: str, *, fraction: float) -> None:
         self._source, self._heldout, self._limit = source, part == "heldout", fraction * 2**64
         self._positions: np.ndarray | None = None
+        if not len(source):
+            raise SourceError("an image source without images")
         if len(source) <= _ENUMERABLE:
-            hashes = np.array([stable_hash(source.image_id(i)) for i in range(len(source))], dtype=np.uint64)
-            heldout = hashes.astype(np.float64) < self._limit
-            if len(source) > 1 and 0 < fraction < 1:
-                heldout[np.argmin(hashes)] = True
-                if heldout.all():
-                    heldout[np.argmax(hashes)] = False
-            self._positions = np.flatnonzero(heldout == self._heldout)
+            self._positions = _parts(source, fraction)[self._heldout]
             if not len(self._positions):
                 raise SourceError(
                     f"no image of {len(source)} falls into the {part} split; change the mix's heldout.fraction "
@@ -92,6 +94,27 @@ class Split:
             image_id = self._source.image_id(int(rng.integers(len(self._source))))
             if (stable_hash(image_id) < self._limit) == self._heldout:
                 return image_id
+
+
+_known: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
+
+
+def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the images for training and of those held out; hashed once for all tasks and splits of a mix."""
+    for known, share, parts in _known:
+        if known is source and share == fraction:
+            return parts
+    count = len(source)
+    hashes = np.fromiter((stable_hash.__wrapped__(source.image_id(k)) for k in range(count)), np.uint64, count)
+    heldout = hashes.astype(np.float64) < fraction * 2**64
+    if count > 1 and 0 < fraction < 1:
+        heldout[np.argmin(hashes)] = True
+        if heldout.all():
+            heldout[np.argmax(hashes)] = False
+    train, tested = (np.flatnonzero(part).astype(np.uint32) for part in (~heldout, heldout))
+    _known.append((source, fraction, (train, tested)))
+    del _known[:-16]
+    return train, tested
 
 
 def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:

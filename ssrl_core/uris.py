@@ -1,8 +1,8 @@
-"""The options of an image source's URI: what stands after its ``?``."""
+"""The URI of an image source: where it is, and the options that stand after its ``?``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from .errors import SourceError, did_you_mean
@@ -22,3 +22,8 @@ def query_options(uri: str, query: str, *, known: Iterable[str]) -> dict[str, st
             raise SourceError(f"image source {uri!r}: option {key!r} is given twice")
         options[key] = value
     return options
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """``; 3 skipped: hidden`` for what a source left out, by reason; empty where that is nothing."""
+    return "".join(f"; {count} skipped: {reason}" for reason, count in sorted(skipped.items()) if count)

@@ -108,7 +108,7 @@ def test_spaces_in_paths_may_be_encoded_or_not(tmp_path: Path, written: str) -> 
 def test_a_percent_sign_in_a_real_name_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "50%20off").mkdir()
     (tmp_path / "50%20off" / "a.jpg").write_bytes(jpeg(picture()))
-    assert open_folder(f"folder:{tmp_path}/50%20off").root.name == "50%20off"
+    assert len(open_folder(f"folder:{tmp_path}/50%20off")) == 1
 
 
 def test_a_missing_path_says_what_exists_of_it(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_file_is_no_folder_and_the_error_names_its_folder(tmp_path: Path) -> N
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(SourceError, match=r"no image in .* of 1 files below it(.|\n)*\*\.jpeg"):
-        open_folder(f"folder:{tmp_path}")
+        len(open_folder(f"folder:{tmp_path}"))
 
 
 @pytest.mark.parametrize("uri", ["folder:", "folder:/tmp?recursive=1", "folder:/tmp/%00"])
@@ -291,7 +291,7 @@ def test_no_damage_to_a_file_raises_anything_but_a_rejection(tmp_path: Path) -> 
             path = tmp_path / f"a{suffix}"
             path.write_bytes(damaged.tobytes())
             try:
-                rgb = imageio.read_rgb(path)
+                rgb = imageio.read_rgb(path.read_bytes())
                 assert rgb.ndim == 3 and rgb.dtype == np.uint8
             except SourceRejected as rejected:
                 assert rejected.reason in ("unreadable image", "image too large")
@@ -489,7 +489,7 @@ def test_exif_rotation_does_not_part_colour_from_depth(tmp_path: Path) -> None:
 def test_bad_rgbd_options_are_source_errors(tmp_path: Path, query: str, message: str) -> None:
     write_pair(tmp_path, "a", millimetres())
     with pytest.raises(SourceError, match=message):
-        open_rgbd(f"rgbd:{tmp_path}{query}")
+        len(open_rgbd(f"rgbd:{tmp_path}{query}"))
 
 
 def test_a_folder_without_pairs_says_which_layouts_were_tried(tmp_path: Path) -> None:
