@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -13,19 +14,26 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from .errors import MixError, SourceError, SourceRejected
+from .attempt import Refusal, attempt
+from .errors import MixError, PluginFailed, SourceError
 from .include import Keys
 from .installed import SOURCES, WRAPPERS, check_allowed, find
 from .mixfile import Levels, MixConfig, TaskConfig, Where, explain
 from .plugins import Task, load_task
-from .render import render, stream
+from .render import stream
 from .schedule import SplitName, Stage
 from .seeding import generator
 from .sources import Split, open_source
 from .types import ImageSource, Recipe, Sample
 
+logger = logging.getLogger(__name__)
+
 MAX_ATTEMPTS = 64
 """Source images offered to a task for one sample before giving up."""
+
+MOST_FAILURES = 8
+"""Images of one sample on which a plugin may fail. All of them come with the same truth, so that a failure that depends
+on the truth is an error, and never a quiet bias; one on 1 image in 100 would need 10**16 samples to end a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class BoundTask:
         shares: number of a stage -> the levels there; without the stages in which the task pauses.
         source_uri: of ``source``, of which it draws from the part ``images``.
         instruction: how to present the answer.
-        rejections: images rejected so far by this object, by reason.
+        rejections: images rejected so far by this object, by reason; those on which a plugin failed are among them.
     """
 
     task: Task
@@ -90,36 +98,50 @@ class BoundTask:
         return shares.levels[bisect_right(shares.ends, draw)]
 
     def make(self, number: int, *, level: str) -> Example:
-        """Sample ``number`` at a level. Raises SourceError if no image of 64 in a row can be used."""
+        """Sample ``number`` at a level. An image that is rejected, or on which a plugin fails, gives way to another.
+
+        Raises:
+            SourceError: no image of ``MAX_ATTEMPTS`` in a row can be used.
+            PluginFailed: a plugin failed on ``MOST_FAILURES`` of them.
+        """
         refused: Counter[str] = Counter()
-        name = self.task.name
-        for attempt in range(MAX_ATTEMPTS):
-            rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
-            recipe = Recipe(
-                task=name,
-                task_version=self.task.info.version,
-                seed=self.seed,
-                split=self.split,
-                index=number,
-                level=level,
-                options=self.options,
-                source=self.source_uri,
-                image_id=self.images.draw(rng),
-                attempt=attempt,
-                size=self.size,
-                wrappers=self.task.wrappers,
-            )
-            try:
-                sample = render(recipe)
-            except SourceRejected as rejected:
-                refused[rejected.reason] += 1
-                self.rejections[rejected.reason] += 1
-                continue
-            return Example(recipe, sample, f"{self.task.format_prompt(sample)}\n{self.instruction}".strip())
+        failures = 0
+        for number_of_attempt in range(MAX_ATTEMPTS):
+            recipe = self._recipe(number, level=level, attempt=number_of_attempt)
+            puzzle = attempt(self.task, recipe)
+            if not isinstance(puzzle, Refusal):
+                return Example(recipe, puzzle.sample, f"{puzzle.prompt}\n{self.instruction}".strip())
+            reason, failure = puzzle
+            if failure:
+                failures += 1
+                if failures == MOST_FAILURES:
+                    raise PluginFailed(f"{failure}\n  It failed on {failures} images for this sample") from failure
+                if reason not in self.rejections:  # the rest of its kind is only counted
+                    logger.warning("%s. Another image takes its place, now and whenever this happens", failure)
+            refused[reason] += 1
+            self.rejections[reason] += 1
         counts = ", ".join(f"{reason}: {n}" for reason, n in refused.most_common())
         raise SourceError(
-            f"task {name!r}, level {level!r}: {MAX_ATTEMPTS} images in a row of {self.source_uri!r} "
+            f"task {self.task.name!r}, level {level!r}: {MAX_ATTEMPTS} images in a row of {self.source_uri!r} "
             f"could not be used ({counts}). Give it other images, an easier level, or a larger size than {self.size}"
+        )
+
+    def _recipe(self, number: int, *, level: str, attempt: int) -> Recipe:
+        name = self.task.name
+        rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
+        return Recipe(
+            task=name,
+            task_version=self.task.info.version,
+            seed=self.seed,
+            split=self.split,
+            index=number,
+            level=level,
+            options=self.options,
+            source=self.source_uri,
+            image_id=self.images.draw(rng),
+            attempt=attempt,
+            size=self.size,
+            wrappers=self.task.wrappers,
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .errors import PluginError
+from .errors import PluginError, PluginFailed, SourceRejected, SSRLError
 from .plugins import load_task
 from .seeding import generator
 from .sources import open_source, to_working_size
-from .types import Recipe, Sample
+from .types import Recipe, Sample, SourceImage
 
 
 def stream(task: str, split: str, name: str) -> str:
@@ -19,7 +19,7 @@ def render(recipe: Recipe) -> Sample:
 
     Raises:
         SourceRejected: the image cannot be used for it.
-        PluginError: the task is not installed, is installed in another version, or failed.
+        PluginError: the task is not installed, is installed in another version, or failed; the source failed.
         SourceError: the source cannot be opened.
     """
     task = load_task(recipe.task, wrappers=tuple(recipe.wrappers))
@@ -28,15 +28,26 @@ def render(recipe: Recipe) -> Sample:
             f"this recipe was made by version {recipe.task_version!r} of task {recipe.task!r}, but {task.plugin} has "
             f"version {task.info.version!r}: install the release of {task.plugin.distribution} that made it"
         )
-    image = open_source(recipe.source).load(recipe.image_id)
-    crop = generator(
-        recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
-    )
     # Not keyed by the attempt: what a task draws first, its truth, is then the same for every image that it is offered.
     puzzle = generator(recipe.seed, stream=stream(recipe.task, recipe.split, "task"), index=recipe.index)
     return task.generate_sample(
-        to_working_size(image, recipe.size, rng=crop),
+        _image(recipe),
         rng=puzzle,
         level=recipe.level,
         options=task.options_model(**recipe.options),
     )
+
+
+def _image(recipe: Recipe) -> SourceImage:
+    """The image that the task sees. What a source of others raises, or cannot be brought to size, is its failure."""
+    crop = generator(
+        recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
+    )
+    try:
+        return to_working_size(open_source(recipe.source).load(recipe.image_id), recipe.size, rng=crop)
+    except (SourceRejected, SSRLError):
+        raise
+    except Exception as err:
+        raise PluginFailed(
+            f"source {recipe.source!r}: {type(err).__name__}: {err}, on image {recipe.image_id!r}"
+        ) from err

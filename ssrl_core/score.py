@@ -133,7 +133,7 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None) -> dict[str, A
         SSRLError: a file cannot be read or written, or has no line that can be scored.
         PluginError: a task is not installed, or its plugin is broken.
     """
-    from .manifest import written_whole
+    from .wholefile import written_whole
 
     tallies: dict[str, Tally] = {}
     skipped: Counter[str] = Counter()

@@ -17,7 +17,11 @@ MOST_STUCK = 3
 
 
 class TimeLimitExceeded(Exception):
-    """A call did not come back within its limit, or was not made, since too many earlier ones have not."""
+    """A call did not come back within its limit."""
+
+
+class TooManyStuck(TimeLimitExceeded):
+    """A call was not made, since too many earlier ones have not come back."""
 
 
 class _Call:
@@ -41,31 +45,35 @@ for _threads in (_idle, _stuck):  # a child process has none of its parent's thr
 
 
 def call_within(seconds: float, function: Callable[[], Any], *, owner: str) -> Any:
-    """What the function returns or raises. Raises TimeLimitExceeded.
+    """What the function returns or raises. Raises TimeLimitExceeded or TooManyStuck.
 
     Args:
-        seconds: the limit. It cannot interrupt C code that holds the interpreter, such as a regular expression that
-            backtracks without end.
+        seconds: the limit, of which a time for which the whole process was stopped counts as a tenth at most. It cannot
+            interrupt C code that holds the interpreter, such as a regular expression that backtracks without end.
         function: is called in another thread.
         owner: whom to hold responsible: while ``MOST_STUCK`` of its calls are stuck, every other one fails at once.
     """
     stuck = _stuck.setdefault(owner, set())
     if len(stuck) >= MOST_STUCK:
-        raise TimeLimitExceeded(f"is not called any more: {len(stuck)} earlier calls have not come back")
+        raise TooManyStuck(f"is not called any more: {len(stuck)} earlier calls have not come back")
     call = _Call(function, stuck)
     try:
         inbox = _idle.pop()
     except IndexError:
         inbox = _start()
     inbox.put(call)
-    if not call.back.acquire(timeout=seconds):
+    # In turns: a process that was stopped in the terminal for an hour has waited for one of them only.
+    if not any(call.back.acquire(timeout=seconds / 10) for _ in range(10)):
         stuck.add(call)
         if not call.done:
             raise TimeLimitExceeded(f"has not come back within {seconds:g} s")
         stuck.discard(call)
-    if call.error is not None:
+    if call.error is None:
+        return call.result
+    try:
         raise call.error
-    return call.result
+    finally:
+        del call  # else the error, through its traceback, would hold itself and what the function had in its hands
 
 
 def _start() -> SimpleQueue[_Call]:

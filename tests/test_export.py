@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
@@ -17,10 +18,11 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ss
 
 import pyarrow.parquet as pq
 
-from ssrl_core import export as module
-from ssrl_core.errors import PluginFailed
-from ssrl_core.export import export, progress_bar, summary
-from ssrl_core.manifest import ExportError, locked
+from ssrl_core import attempt
+from ssrl_core.errors import PluginFailed, SourceError
+from ssrl_core.export import ExportError, export, progress_bar, summary
+from ssrl_core.export.local import SHARDS_A_WORKER
+from ssrl_core.export.plan import locked
 from ssrl_core.mix import load_mix
 from ssrl_core.render import render
 from ssrl_core.score import Key, score
@@ -46,7 +48,10 @@ except SSRLError as err:
 """
 # The toy shows its source image, so that images differ; a change of it goes where "pass" stands.
 SHOWING = (
-    ("from ssrl_core import", "import os\nfrom pathlib import Path\nfrom ssrl_core import"),
+    (
+        "from ssrl_core import",
+        "import os\nfrom pathlib import Path\nfrom zlib import crc32\nfrom ssrl_core import",
+    ),
     (
         "def ssrl_generate_sample(rng):",
         "def ssrl_generate_sample(rng, source):\n    truth = 'AB'[rng.integers(2)]\n    pass",
@@ -326,53 +331,64 @@ def test_a_damaged_image_is_replaced_by_another_and_counted(toy_mix, pictures, t
     (pictures / "03 é.png").write_bytes(data[: len(data) // 2])
     (pictures / "04 é.png").write_bytes(b"")
     manifest = export(toy_mix, tmp_path / "out", samples=60, shard_size=10, workers=2)
-    assert manifest["rows"] == 60 and manifest["lost"] == {}
+    assert manifest["rows"] == 60
     assert manifest["rejected"]["toy"]["unreadable image"] >= 2
     assert "rejected images" in summary(manifest, tmp_path)
 
 
-def test_a_plugin_that_raises_on_some_images_costs_those_rows_only(install_showing, pictures, write_mix, tmp_path):
-    install_showing("if source.id.startswith('05'): raise ZeroDivisionError('of five')")
+def test_a_plugin_that_raises_on_one_image_in_a_hundred_costs_that_image_and_no_row(
+    install_showing, pictures, write_mix, tmp_path, caplog
+):
+    install_showing("if crc32(source.rgb) % 100 == 0: raise ZeroDivisionError('of a hundred')")
     (pictures / "03 é.png").write_bytes(b"no image")
-    mix = load_mix(path := write_mix(mix_text(pictures)))
-    one = export(path, tmp_path / "one", samples=200, shard_size=50)
-    assert one == export(path, tmp_path / "two", samples=200, shard_size=50, workers=2)
-    assert one["rejected"]["toy"]["unreadable image"] > 4  # in each of the four shards, and counted once
-    exported = [row["extra_info"]["index"] for row in rows_of(tmp_path / "one")]
-    lost = sorted(set(range(200)) - set(exported))
-    assert exported == sorted(exported) and lost
-    for index in lost:
-        with pytest.raises(PluginFailed):
-            mix[index]
-    facts = one["lost"]["toy"]["plugin failed: ZeroDivisionError"]
-    assert facts["samples"] == len(lost) and facts["first"].startswith(f"sample {lost[0]}: ")
-    assert f"{len(lost)} samples lost" in summary(one, tmp_path)
+    mix = write_mix(mix_text(pictures))
+    one = export(mix, tmp_path / "one", samples=400, shard_size=50)
+    assert one == export(mix, tmp_path / "two", samples=400, shard_size=50, workers=2)
+    assert one["rows"] == 400
+    assert one["rejected"]["toy"]["unreadable image"] > 8  # in each of the eight shards, and counted once
+    assert 0 < one["rejected"]["toy"]["plugin failed: ZeroDivisionError"] < 20
+    assert "of a hundred" in caplog.text and "plugin failed: ZeroDivisionError" in summary(one, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_plugin_that_always_raises_ends_the_export_with_what_it_says(
+def test_a_plugin_that_fails_on_a_truth_ends_the_export_with_what_it_says(
     install_showing, pictures, write_mix, tmp_path, workers
 ):
-    install_showing("raise ZeroDivisionError('never works')")
-    with pytest.raises(ExportError, match=r"10 of the first 10 samples of 'toy'.*never works"):
+    install_showing("if truth == 'B': raise ZeroDivisionError('never B')")
+    with pytest.raises(PluginFailed, match=r"(?s)ssrl-plugin-toy 0.1.*never B.*It failed on 8 images for this sample"):
         export(write_mix(mix_text(pictures)), tmp_path / "out", samples=200, shard_size=50, workers=workers)
 
 
 def test_images_of_which_none_can_be_used_end_the_export(toy_mix, pictures, tmp_path):
     for path in pictures.iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(ExportError, match="unreadable image"):
+    with pytest.raises(SourceError, match=r"64 images in a row .*\(unreadable image: 64\)"):
         export(toy_mix, tmp_path / "out", samples=200)
 
 
-def test_a_plugin_that_hangs_costs_the_row(install_showing, pictures, write_mix, tmp_path, monkeypatch):
+def test_a_plugin_that_hangs_costs_the_image(install_showing, pictures, write_mix, tmp_path, monkeypatch):
     flag = tmp_path / "hung"
     hang = f"Path({str(flag)!r}).exists() or (Path({str(flag)!r}).touch(), __import__('threading').Event().wait())"
     install_showing(hang)
-    monkeypatch.setattr(module, "SAMPLE_LIMIT", 1.0)
+    monkeypatch.setattr(attempt, "SAMPLE_LIMIT", 1.0)
     manifest = export(write_mix(mix_text(pictures)), tmp_path / "out", samples=20)
-    assert manifest["rows"] == 19
-    assert manifest["lost"]["toy"]["not made within 1 s"]["samples"] == 1
+    assert manifest["rows"] == 20
+    assert manifest["rejected"]["toy"] == {"not made within 1 s": 1}
+
+
+def test_a_plugin_that_always_hangs_ends_the_export(install_showing, pictures, write_mix, tmp_path, monkeypatch):
+    install_showing("__import__('threading').Event().wait()", name="hanging")
+    monkeypatch.setattr(attempt, "SAMPLE_LIMIT", 0.1)
+    with pytest.raises(PluginFailed, match=r"ssrl-plugin-hanging 0.1.*is not called any more: 3 earlier calls"):
+        export(write_mix(mix_text(pictures).replace("toy", "hanging")), tmp_path / "out", samples=20)
+
+
+def test_workers_are_replaced_before_what_a_plugin_leaks_adds_up(install_showing, pictures, write_mix, tmp_path):
+    calls = tmp_path / "calls"
+    install_showing(f"with open({str(calls)!r}, 'a') as file: print(os.getpid(), file=file)")
+    export(write_mix(mix_text(pictures)), tmp_path / "out", samples=6 * SHARDS_A_WORKER, shard_size=2, workers=2)
+    made = Counter(calls.read_text().split())
+    assert len(made) >= 3 and max(made.values()) <= 2 * SHARDS_A_WORKER
 
 
 def test_more_samples_than_the_mix_has_are_refused(toy_mix, tmp_path):

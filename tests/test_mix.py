@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,6 +283,17 @@ def test_the_truth_does_not_depend_on_how_many_images_were_rejected(write_mix, p
         render(Recipe(**json.loads(recipe.to_json()) | {"attempt": n, "image_id": str(n)})).truth for n in range(9)
     }
     assert len(truths) == 1
+
+
+def test_the_papers_mix_has_the_papers_numbers_of_samples():
+    mix = load_mix(Path(__file__).parents[1] / "examples" / "paper" / "mix.yaml")
+    assert {task: round(share * len(mix)) for task, share in mix.shares.items()} == {
+        "shuffled_patches": 16_028,
+        "flipped_patch": 4_005,
+        "cropped_patch": 20_200,
+        "depth_ordering": 20_620,
+        "relative_position": 20_200,
+    }
 
 
 WRAPPER = """

@@ -21,7 +21,8 @@ def test_only_the_verl_package_imports_verl_and_ray():
     outside = [path for path in (ROOT / "ssrl_core").rglob("*.py") if inside not in path.parents]
     assert len(outside) > 20
     for path in outside:
-        assert not {name.split(".")[0] for name in imported(path)} & {"verl", "ray", "vllm"}, path
+        allowed = {"ray"} if path == ROOT / "ssrl_core" / "export" / "cluster.py" else set()
+        assert {name.split(".")[0] for name in imported(path)} & {"verl", "ray", "vllm"} <= allowed, path
 
 
 def test_plugins_import_only_the_public_interface():

@@ -1,4 +1,9 @@
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -30,6 +35,24 @@ def test_calls_at_once_keep_their_results_apart():
     for thread in threads:
         thread.join()
     assert results == [[(k, n) for n in range(50)] for k in range(8)]
+
+
+def test_a_process_that_was_stopped_longer_than_the_limit_has_not_exceeded_it():
+    code = """
+import time
+from ssrl_core.timelimit import call_within
+def work():
+    print("in it", flush=True)
+    time.sleep(0.5)
+    return "back"
+print(call_within(2, work, owner="stopped"))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in it\n"
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.communicate()[0] == "back\n"
 
 
 def test_an_owner_whose_calls_are_stuck_is_not_called_again_until_one_comes_back():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..answers import COMPLETION, extract_answer
+from ..differences import differences
 from ..errors import PluginFailed, RecipeError
 from ..evaluate import token_ids
 from ..include import self_contained
@@ -29,6 +30,10 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
     examples = try_everything(mix)
     if stage == "sft":
         check_completion(config["data"]["completion"] or COMPLETION, examples)
+    elif config["data"]["custom_cls"]["name"] == "AdaptiveMixDataset":
+        from .adaptive import AdaptiveMixDataset
+
+        AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
     check_prompt_length(stage, config, examples)
     if config["trainer"]["resume_mode"] == "auto":
         refuse_another_run(folder, config, mix)
@@ -128,7 +133,7 @@ def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> No
     if not (folder / "latest_checkpointed_iteration.txt").exists() or not kept_config.exists():
         return
     before = yaml.safe_load(kept_config.read_text(encoding="utf-8"))
-    changed = [line for line in _differences(before, config) if not line.startswith("trainer.")]
+    changed = [line for line in differences(before, config) if not line.startswith("trainer.")]
     if kept_mix.exists() and kept_mix.read_bytes() != self_contained(mix):
         changed.append(f"{mix} is not what it was then (see {kept_mix})")
     if changed:
@@ -138,11 +143,3 @@ def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> No
             + "\nGive this run a folder of its own (trainer.default_local_dir=...), or start anew in this one "
             "(trainer.resume_mode=disable)"
         )
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    elif before != now:
-        yield f"{path}: {before!r} -> {now!r}"

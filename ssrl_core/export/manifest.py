@@ -1,0 +1,61 @@
+"""What an export became: ``manifest.json``, written after the last shard; a function of plan and shards alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..sources import open_source
+from .plan import MIX, write_json
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path, plan: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Write and return the manifest: the plan, the mix as a file, and what follows.
+
+    ``rows``; ``counts``, ``task@level`` -> rows; ``rejected``, task -> reason -> images; ``shards``, their names, rows,
+    bytes and checksums. The ``sources`` of the plan also say what they ``skipped``, where they know.
+
+    Args:
+        folder: of the export.
+        plan: see ``plan_of``.
+        shards: their facts, in order; see ``make_shard``.
+    """
+    rejected: dict[str, Counter[str]] = {}
+    for shard in shards:
+        for task, reasons in shard["rejected"].items():
+            rejected.setdefault(task, Counter()).update(reasons)
+    manifest = {
+        **plan,
+        "sources": {uri: {**facts, "skipped": _skipped(uri)} for uri, facts in plan["sources"].items()},
+        "mix": (folder / MIX).read_text(encoding="utf-8"),
+        "rows": sum(shard["rows"] for shard in shards),
+        "counts": dict(sorted(sum((Counter(shard["counts"]) for shard in shards), Counter[str]()).items())),
+        "rejected": {task: dict(reasons.most_common()) for task, reasons in rejected.items()},
+        "shards": [{key: shard[key] for key in ("file", "rows", "bytes", "sha256")} for shard in shards],
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _skipped(uri: str) -> dict[str, int]:
+    return dict(sorted(getattr(open_source(uri), "skipped", {}).items()))
+
+
+def summary(manifest: dict[str, Any], folder: Path) -> str:
+    """The manifest in a few lines for a terminal."""
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    lines = [f"{manifest['rows']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB -> {folder}"]
+    for task, reasons in manifest["rejected"].items():
+        lines.append(f"  {task}: rejected images: " + _counted(reasons))
+    for uri, facts in manifest["sources"].items():
+        if facts["skipped"]:
+            lines.append(f"  {uri}: skipped: " + _counted(facts["skipped"]))
+    return "\n".join(lines)
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} x {reason}" for reason, n in reasons.items())

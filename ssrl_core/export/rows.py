@@ -1,0 +1,95 @@
+"""One row: a sample as verl's RLHFDataset reads it, with the recipe that rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..mix import Example, Mix
+from ..score import Key
+
+
+def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[str, Any]:
+    """The row of a sample.
+
+    Args:
+        mix: that made it.
+        index: in the mix.
+        example: what stands there.
+        images: as the row holds them: ``{"bytes": ...}``, or names of files.
+    """
+    recipe = example.recipe
+    return {
+        "data_source": f"{recipe.task}@{recipe.level}",
+        "prompt": [{"role": "user", "content": example.prompt}],
+        "images": images,
+        "reward_model": {
+            "style": "rule",
+            "ground_truth": Key.of(example, format_weight=mix.config.format_weight).to_json(),
+        },
+        "extra_info": {
+            "index": index,
+            "split": recipe.split,
+            "task": recipe.task,
+            "level": recipe.level,
+            "truth": example.sample.truth,
+            "recipe": recipe.to_json(),
+        },
+    }
+
+
+def encode(image: Any, *, jpeg: int | None) -> bytes:
+    """A Pillow image as PNG, pixel for pixel, or as JPEG of that quality.
+
+    PNG by fpng: a tenth of the time of OpenCV's or Pillow's, for 8% more bytes. It uses one fixed code, and vector
+    instructions only where they are exact, so that the bytes are the same on every machine.
+    """
+    import numpy as np
+
+    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    if jpeg is None:
+        import fpng
+
+        data: bytes = fpng.from_ndarray(pixels)
+        if max(image.size) >= 2**16 or not data:  # which fpng does not report
+            raise ValueError(f"fpng could not encode an image of {image.size} pixels")
+        return data
+    import cv2
+
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, jpeg])
+    if not done:
+        raise ValueError(f"OpenCV could not encode an image of {image.size} pixels as JPEG")
+    return bytes(encoded.data)
+
+
+def schema(*, files: bool) -> Any:
+    """The Arrow schema of rows whose images are names of ``files``, or bytes."""
+    import pyarrow as pa
+
+    text = pa.string()
+    information = {name: text for name in ("split", "task", "level", "truth", "recipe")}
+    return pa.schema(
+        {
+            "data_source": text,
+            "prompt": pa.list_(pa.struct({"role": text, "content": text})),
+            "images": pa.list_(text if files else pa.struct({"bytes": pa.binary()})),
+            "reward_model": pa.struct({"style": text, "ground_truth": text}),
+            "extra_info": pa.struct({"index": pa.int64(), **information}),
+        }
+    )
+
+
+def leaves(fields: Any) -> list[str]:
+    """The names of the Parquet columns that the fields become, e.g. ``prompt.list.element.role``."""
+    import pyarrow as pa
+
+    def below(path: str, kind: Any) -> Iterator[str]:
+        if pa.types.is_struct(kind):
+            for part in kind:
+                yield from below(f"{path}.{part.name}", part.type)
+        elif pa.types.is_list(kind):
+            yield from below(f"{path}.list.element", kind.value_type)
+        else:
+            yield path
+
+    return [leaf for field in fields for leaf in below(field.name, field.type)]

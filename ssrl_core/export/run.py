@@ -1,0 +1,96 @@
+"""From a mix file to a folder with a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..mix import load_mix
+from ..schedule import SplitName
+from ..wholefile import sweep
+from .cluster import make_on_cluster
+from .local import make_here, make_in_workers
+from .manifest import write_manifest
+from .plan import ExportError, digest, locked, plan_of, settle
+from .shards import Job
+
+SHARD_SIZE = 1000
+
+
+def export(
+    mix_path: Path,
+    folder: Path,
+    *,
+    samples: int | None = None,
+    split: SplitName = "train",
+    workers: int | None = None,
+    ray: bool = False,
+    address: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    jpeg: int | None = None,
+    files: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Export the first samples of a mix, or finish an export that was interrupted; its manifest.
+
+    Args:
+        mix_path: the mix file.
+        folder: for the shards; a new one, or that of the same export. On a cluster, one that every node sees under
+            this path, as it must see the sources.
+        samples: how many; the whole split where absent.
+        split: ``"train"`` or ``"heldout"``.
+        workers: processes at a time. Where absent, this process alone, or every CPU of the cluster.
+        ray: make the shards on a Ray cluster: the one at ``address``, else the one of this machine, else a new one.
+        address: of a Ray cluster.
+        shard_size: samples of a shard.
+        jpeg: quality of JPEG images in [1, 100]; PNG, which keeps every pixel, where absent.
+        files: keep images as files below ``folder/images``, which must then stay where it is.
+        on_progress: told how many samples are done, and of how many.
+
+    Returns:
+        The manifest. Neither it nor the content of the shards depends on ``workers``, ``ray`` and ``address``.
+
+    Raises:
+        ExportError: the folder holds something else, is in use or cannot be written; workers keep dying; a node of
+            the cluster cannot take part.
+        MixError, PluginError, SourceError: as for ``load_mix``, and for a sample that cannot be made.
+    """
+    mix = load_mix(mix_path, split=split)
+    samples = len(mix) if samples is None else samples
+    if not 1 <= samples <= len(mix):
+        raise ExportError(
+            f"{samples} samples of the {split} split of {mix_path}: it has {len(mix)}. "
+            f"Raise {'samples' if split == 'train' else 'heldout.samples'} in the mix, or ask for fewer"
+        )
+    folder = folder.absolute()
+    images = "png" if jpeg is None else f"jpeg {jpeg}"
+    plan = plan_of(mix, samples=samples, shard_size=shard_size, images=f"{images} in {folder}" if files else images)
+    job = Job(folder, split, samples, shard_size, jpeg, files, digest(plan))
+    make: Callable[..., list[dict[str, Any]]] = make_here
+    if ray:
+        make = partial(make_on_cluster, workers=workers, address=address)
+    elif workers and workers > 1:
+        make = partial(make_in_workers, workers=workers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            settle(folder, plan, mix)
+            try:
+                _sweep(folder)
+                shards = make(job, on_progress=lambda done: on_progress(done, samples))
+            finally:
+                with suppress(OSError):
+                    _sweep(folder)
+            return write_manifest(folder, plan, shards)
+    except OSError as err:
+        raise ExportError(
+            f"cannot write into {folder}: {err.strerror or err}. What is finished is kept, and the same command goes on"
+        ) from err
+
+
+def _sweep(folder: Path) -> None:
+    sweep(folder)
+    sweep(folder / "images")
