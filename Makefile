@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/ssrl-plugin-*))
 SEED ?= 1
 
-.PHONY: demo test test-fast lint install clean
+.PHONY: demo test test-fast bench lint install clean
 
 demo: install  ## a tiny model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
@@ -15,6 +15,9 @@ test: install  ## every test of core and plugins, the training runs included
 
 test-fast: install  ## without the training runs
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: install  ## what samples, exports, rewards and starts cost, against what they must; one table at the end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q --benchmark-timer=time.process_time --benchmark-quiet
 
 lint: install
 	$(BIN)/ruff check .
@@ -27,7 +30,7 @@ $(VENV)/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and "Python 3.11 or 3.12 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train]" $(PLUGINS:%=-e ./%)
+	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train,eval,export,sources]" $(PLUGINS:%=-e ./%)
 	@touch $@
 
 clean:

@@ -169,7 +169,13 @@ def export(
         int | None, typer.Option("-n", min=1, help="The first so many; the whole split by default.")
     ] = None,
     split: Annotated[str, typer.Option(help="train or heldout.")] = "train",
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the samples do not depend on it.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes at a time: 1 by default; on a cluster, its CPUs.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster; DIR is one that all nodes see.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="With --ray: of the cluster; that of this machine, or a new one, by default.")
+    ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
     jpeg: Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG; PNG by default.")] = None,
     files: Annotated[bool, typer.Option("--files", help="Keep images as files next to the shards.")] = False,
@@ -177,15 +183,18 @@ def export(
     """Write samples as Parquet, which verl's own dataset and datasets.load_dataset read."""
     from .export import export, progress_bar, summary
 
-    part: SplitName = "heldout" if split == "heldout" else "train"
-    if split != part:
-        raise typer.BadParameter(f"{split!r} is neither train nor heldout", param_hint="--split")
     with progress_bar() as show:
         manifest = export(
-            mix, output, samples=samples, split=part, workers=workers, shard_size=shard_size, jpeg=jpeg, files=files,
-            on_progress=show,
+            mix, output, samples=samples, split=_split(split), workers=workers, ray=ray, address=address,
+            shard_size=shard_size, jpeg=jpeg, files=files, on_progress=show,
         )  # fmt: skip
     typer.echo(summary(manifest, output))
+
+
+def _split(name: str) -> SplitName:
+    if name not in ("train", "heldout"):
+        raise typer.BadParameter(f"{name!r} is neither train nor heldout", param_hint="--split")
+    return "heldout" if name == "heldout" else "train"
 
 
 @app.command()
@@ -199,6 +208,63 @@ def score(
 
     facts = rescore(files, output=output)
     typer.echo(json.dumps(facts, indent=2) if as_json else table(facts))
+
+
+@app.command("eval")
+def evaluate(
+    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    model: Annotated[str | None, typer.Option(help="A model to run here: a folder, or a name on the hub.")] = None,
+    engine: Annotated[str, typer.Option(help="What runs it: transformers, or vllm in a server of its own.")] = (
+        "transformers"
+    ),
+    endpoint: Annotated[str | None, typer.Option(help="URL of a server, e.g. http://localhost:8000/v1.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name there.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", min=1, help="The first so many in all; the whole split by default.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="Folder; started again, the evaluation goes on.")] = None,
+    split: Annotated[str, typer.Option(help="heldout or train.")] = "heldout",
+    trained_on: Annotated[list[Path] | None, typer.Option(help="A mix that the model was trained on.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0: the likeliest token each time.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling; the samples are those of the mix.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="transformers: prompts at a time.")] = 32,
+    concurrency: Annotated[int, typer.Option(min=1, help="vllm, endpoint: requests at a time.")] = 16,
+    retries: Annotated[int, typer.Option(min=0, help="endpoint: of a request.")] = 6,
+    timeout: Annotated[float, typer.Option(min=1, help="endpoint: seconds of a request.")] = 600.0,
+    body: Annotated[str, typer.Option(help="endpoint: JSON that every request says besides.")] = "{}",
+    as_json: _AsJson = False,
+) -> None:
+    """Measure a model on held-out samples: accuracy by task and level against chance, and a report."""
+    from .evaluate.command import run_eval, text_of_rows
+
+    summary = run_eval(
+        mix, model=model, engine=engine, endpoint=endpoint, name=name, samples=samples, output=output,
+        split=_split(split), trained_on=trained_on or [], temperature=temperature, max_tokens=max_tokens, seed=seed,
+        batch=batch, concurrency=concurrency, retries=retries, timeout=timeout, body=body,
+    )  # fmt: skip
+    typer.echo(json.dumps(summary, indent=2) if as_json else text_of_rows(summary["rows"]))
+    sys.stderr.write(f"report: {summary['folder']}/report.html\n")
+    if summary["failed"]:
+        lost = "; ".join(f"{n} x {reason}" for reason, n in summary["failed"].items())
+        sys.stderr.write(f"ssrl: without an answer, and asked again at the next start: {lost}\n")
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another one, of the same mix.")],
+    as_json: _AsJson = False,
+) -> None:
+    """Compare two evaluations sample by sample: which differences are more than chance?"""
+    from .evaluate.command import comparison, text_of_changes
+
+    facts = comparison(first, second)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo("".join(f"{line}\n" for line in facts["differs"]) + text_of_changes(facts["rows"]))
 
 
 @app.command()

@@ -10,22 +10,50 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from .bound import Example
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Sampled tokens, up to and with the end token, and their log-probabilities at the sampling temperature."""
+    """Sampled tokens, up to and with the end token, and their log-probabilities at the sampling temperature.
+
+    ``log_probs`` is empty where nobody asked for them; without the end token it was ``cut`` at the limit.
+    """
 
     token_ids: list[int]
     log_probs: list[float]
+    cut: bool
 
 
-def load_model(path: str) -> Any:
-    """A vision-language model in float32 for inference, from a local folder or a hub name."""
+def load_model(path: str, *, device: str = "cpu") -> Any:
+    """A vision-language model for inference, from a local folder or a hub name.
+
+    On a CPU it is in float32, elsewhere in the precision in which it was saved.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
-    return model.eval()
+    dtype = torch.float32 if device == "cpu" else "auto"
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    return model.to(device).eval()
+
+
+def parts(prompt: str) -> list[str | None]:
+    """A prompt cut at its images: texts, none of them empty, and None for each image, in order."""
+    cut: list[str | None] = []
+    for text in prompt.split("<image>"):
+        cut += [text, None] if text else [None]
+    return cut[:-1]
+
+
+def token_ids(processor: Any, example: Example) -> list[int]:
+    """An example's prompt in the model's chat template, with one image token for each visual token."""
+    content = [{"type": "image"} if text is None else {"type": "text", "text": text} for text in parts(example.prompt)]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    ids: list[int] = processor(text=[text], images=list(example.sample.images))["input_ids"][0]
+    return list(ids)
 
 
 def complete(
@@ -38,6 +66,7 @@ def complete(
     temperature: float = 0.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    log_probs: bool = True,
 ) -> list[Completion]:
     """One completion a prompt, in order.
 
@@ -48,6 +77,7 @@ def complete(
         max_new_tokens: longest completion.
         temperature: 0 is greedy.
         top_p, top_k: as in transformers; 0 switches top_k off.
+        log_probs: whether to compute them. They need the logits of every step in memory: vocabulary x tokens x prompts.
     """
     import torch
 
@@ -61,34 +91,40 @@ def complete(
     if pictures:
         inputs = dict(processor.image_processor(images=pictures, return_tensors="pt"))
         inputs["mm_token_type_ids"] = (ids == processor.image_token_id).long()
-    sampling: dict[str, Any] = {"do_sample": temperature > 0}
+    # The policy itself: models bring a penalty for repetition in their generation configuration.
+    sampling: dict[str, Any] = {"do_sample": temperature > 0, "repetition_penalty": 1.0}
     if temperature > 0:
         sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     with torch.inference_mode():
         out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             pad_token_id=pad,
             return_dict_in_generate=True,
-            output_logits=True,
-            **inputs,
+            output_logits=log_probs,
+            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
             **sampling,
         )
         new = out.sequences[:, longest:]
-        # Of the unfiltered policy: that is what a trainer recomputes.
-        log_probs = torch.stack(
-            [
-                (step / (temperature or 1.0)).log_softmax(-1).gather(-1, new[:, at : at + 1])[:, 0]
-                for at, step in enumerate(out.logits)
-            ],
-            dim=1,
-        )
+        values = _log_probs(out.logits, new, temperature or 1.0) if log_probs else [[] for _ in prompts]
     completions = []
-    for row, values in zip(new.tolist(), log_probs.tolist(), strict=True):
-        length = next((at + 1 for at, token in enumerate(row) if token in ends), len(row))
-        completions.append(Completion(row[:length], values[:length]))
+    for row, known in zip(new.tolist(), values, strict=True):
+        end = next((at for at, token in enumerate(row) if token in ends), None)
+        length = len(row) if end is None else end + 1
+        completions.append(Completion(row[:length], known[:length], cut=end is None))
     return completions
+
+
+def _log_probs(logits: Sequence[torch.Tensor], tokens: torch.Tensor, temperature: float) -> list[list[float]]:
+    """Of the unfiltered policy: that is what a trainer recomputes. Logits are one tensor (prompts x words) a step."""
+    import torch
+
+    steps = [
+        (step / temperature).log_softmax(-1).gather(-1, tokens[:, at : at + 1])[:, 0] for at, step in enumerate(logits)
+    ]
+    columns: list[list[float]] = torch.stack(steps, dim=1).tolist()
+    return columns
 
 
 def _end_tokens(model: Any) -> list[int]:

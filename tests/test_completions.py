@@ -2,8 +2,7 @@
 
 import pytest
 
-from ssrl_core.completions import complete, load_model
-from ssrl_core.evaluate import evaluate, summarize, token_ids
+from ssrl_core.completions import complete, load_model, parts, token_ids
 from ssrl_core.mix import load_mix
 from ssrl_core.tiny import build_tiny_model
 
@@ -62,10 +61,17 @@ def test_the_probabilities_depend_on_the_images(model_and_mix):
     assert (own - exchanged).abs().max() > 1e-3
 
 
-def test_an_evaluation_counts_by_task(model_and_mix):
-    *_, mix, folder = model_and_mix
-    answered = evaluate(str(folder), load_mix(mix.path, split="heldout"), count=12, max_new_tokens=4, batch=5)
-    summary = summarize(answered)
-    assert {task: result.count for task, result in summary.items()} == dict.fromkeys(mix.tasks, 4)
-    assert all(result.acc == result.format == result.score == 0.0 for result in summary.values())
-    assert summary["cropped_patch"].chance == 0.25
+def test_without_log_probabilities_the_tokens_are_the_same(model_and_mix):
+    model, processor, mix, _ = model_and_mix
+    prompt, images = token_ids(processor, mix[0]), list(mix[0].sample.images)
+    with_them, without = (
+        complete(model, processor, [prompt], [images], max_new_tokens=4, log_probs=wanted)[0]
+        for wanted in (True, False)
+    )
+    assert without.token_ids == with_them.token_ids and len(with_them.log_probs) == 4 and not without.log_probs
+    assert without.cut
+
+
+def test_a_prompt_is_cut_at_its_images():
+    assert parts("one <image> two<image><image>\n") == ["one ", None, " two", None, None, "\n"]
+    assert parts("<image>") == [None] and parts("") == [] and parts("words") == ["words"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-import torch
 import yaml
 from report import RolloutRates, write_report
 from rich.console import Console
@@ -23,7 +23,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from ssrl_core.errors import SSRLError
-from ssrl_core.evaluate import Answered, Summary, evaluate, summarize
+from ssrl_core.evaluate import ALL, Answer, Row, Sampling, Transformers, evaluate, rows
 from ssrl_core.mix import Mix, load_mix
 from ssrl_core.tiny import build_tiny_model
 from ssrl_core.verl.launch import Launch, prepare, run
@@ -56,7 +56,7 @@ def main() -> None:
     console.print(f"      {parameters / 1e6:.2f} million parameters -> {out / 'model'}")
 
     say("2/6", "held-out accuracy before any training")
-    before = measure(out / "model", heldout)
+    before = measure(out / "model", heldout, out / "eval" / "before")
 
     say("3/6", "cold start: verl's SFT trainer")
     folder = out / "sft"
@@ -69,7 +69,7 @@ def main() -> None:
     cold = folder / f"global_step_{launch.steps}" / "huggingface"
 
     say("4/6", "held-out accuracy after the cold start")
-    middle = measure(cold, heldout)
+    middle = measure(cold, heldout, out / "eval" / "cold start")
 
     say("5/6", "GRPO: verl's PPO trainer on Ray (the first step comes after half a minute or so of start-up)")
     folder = out / "grpo"
@@ -89,9 +89,9 @@ def main() -> None:
 
     say("6/6", "held-out accuracy after GRPO")
     final = folder / f"global_step_{launch.steps}" / "actor" / "huggingface"
-    after = measure(final, heldout)
+    after = measure(final, heldout, out / "eval" / "GRPO")
 
-    summaries = {"before": summarize(before), "cold start": summarize(middle), "GRPO": summarize(after)}
+    summaries = {"before": by_task(before), "cold start": by_task(middle), "GRPO": by_task(after)}
     rates = [RolloutRates.read(rollouts / f"{step}.jsonl", step) for step in range(1, (launch.steps or 0) + 1)]
     console.print(table(summaries))
     console.print(rewards(rates))
@@ -112,18 +112,22 @@ def say(number: str, what: str) -> None:
     console.print(f"\n[bold]{number}  {what}[/bold]")
 
 
-def measure(model: Path, heldout: Mix) -> list[Answered]:
+def measure(model: Path, heldout: Mix, folder: Path) -> list[Answer]:
     """Answers to all held-out examples, sampled as in training: that is what GRPO improves."""
-    torch.manual_seed(0)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier demonstration
     with console.status("") as status:
         return evaluate(
-            str(model),
             heldout,
-            count=len(heldout),
-            max_new_tokens=LONGEST_COMPLETION,
-            temperature=1.0,
-            on_batch=lambda done: status.update(f"{done} of {len(heldout)}"),
-        )
+            Transformers(str(model)),
+            folder,
+            sampling=Sampling(temperature=1.0, max_tokens=LONGEST_COMPLETION),
+            on_progress=lambda done, total: status.update(f"{done} of {total}"),
+        ).answers
+
+
+def by_task(answers: list[Answer]) -> dict[str, Row]:
+    """The row of each task."""
+    return {row.task: row for row in rows(answers) if row.task != ALL}
 
 
 def train(launch: Launch) -> None:
@@ -136,7 +140,7 @@ def train(launch: Launch) -> None:
         raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {launch.folder / 'log.txt'}"]))
 
 
-def table(summaries: dict[str, dict[str, Summary]]) -> Table:
+def table(summaries: dict[str, dict[str, Row]]) -> Table:
     """Held-out accuracy and format rate by task and stage."""
     result = Table(title="Held-out accuracy (form)", caption="form: share of completions that can be read at all")
     result.add_column("task", no_wrap=True)
@@ -146,7 +150,7 @@ def table(summaries: dict[str, dict[str, Summary]]) -> Table:
         result.add_column(stage, justify="right", no_wrap=True)
     for task, first in summaries["before"].items():
         cells = [f"{tasks[task].acc:.2f} ({tasks[task].format:.2f})" for tasks in summaries.values()]
-        result.add_row(task, str(first.count), f"{first.chance:.2f}", *cells)
+        result.add_row(task, str(first.n), f"{first.chance:.2f}", *cells)
     cells = [
         f"{mean(s.acc for s in tasks.values()):.2f} ({mean(s.format for s in tasks.values()):.2f})"
         for tasks in summaries.values()

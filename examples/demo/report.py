@@ -11,8 +11,10 @@ from statistics import mean
 
 from jinja2 import Environment
 
-from ssrl_core.evaluate import Answered, Summary
+from ssrl_core.evaluate import Answer, Row
 from ssrl_core.gallery import data_url
+from ssrl_core.render import render
+from ssrl_core.types import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,19 @@ class RolloutRates:
 
 def write_report(
     path: Path,
-    summaries: dict[str, dict[str, Summary]],
+    summaries: dict[str, dict[str, Row]],
     rates: Sequence[RolloutRates],
     losses: Sequence[float],
-    answered: Sequence[Answered],
+    answered: Sequence[Answer],
     *,
     minutes: float,
 ) -> None:
     """Write the page."""
     samples = []
     for task in summaries["GRPO"]:
-        of_task = [answer for answer in answered if answer.example.recipe.task == task]
-        right = [answer for answer in of_task if answer.verdict.acc]
-        wrong = [answer for answer in of_task if not answer.verdict.acc]
+        of_task = [answer for answer in answered if answer.task == task]
+        right = [answer for answer in of_task if answer.acc]
+        wrong = [answer for answer in of_task if not answer.acc]
         samples += [_sample(answer) for answer in (*right[:1], *wrong[:1])]
     template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
@@ -55,15 +57,15 @@ def write_report(
     )
 
 
-def _sample(answer: Answered) -> dict[str, object]:
+def _sample(answer: Answer) -> dict[str, object]:
     return {
-        "task": answer.example.recipe.task,
-        "prompt": answer.example.prompt,
-        "images": [data_url(image) for image in answer.example.sample.images],
+        "task": answer.task,
+        "prompt": answer.prompt,
+        "images": [data_url(image) for image in render(Recipe.from_json(answer.recipe)).images],
         "completion": answer.completion,
-        "truth": answer.example.sample.truth,
-        "right": bool(answer.verdict.acc),
-        "score": answer.verdict.score,
+        "truth": answer.truth,
+        "right": bool(answer.acc),
+        "score": answer.score,
     }
 
 

@@ -1,0 +1,154 @@
+"""Any server that speaks OpenAI's chat completions, asked with many requests at a time.
+
+The prompt's images stay where they stand in its text, as PNG: the server sees every pixel that training would.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..bound import Example
+from ..completions import parts
+from ..errors import did_you_mean
+from .folder import EvaluationError
+from .models import Failed, Numbered, Sampling, Written
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from PIL import Image
+
+MOST_FAILURES = 10
+"""Requests that may fail one after the other before it makes no sense to go on."""
+
+
+class Endpoint:
+    """A model behind a server. The key is taken from ``OPENAI_API_KEY``, where it is set.
+
+    Args:
+        url: where the API begins, e.g. ``http://localhost:8000/v1``.
+        name: of the model, as the server knows it.
+        concurrency: requests at a time.
+        retries: of a request that was answered by 408, 409, 429 or 5xx, or not at all; the waits between them double up
+            to 8 seconds, or are what the server says.
+        timeout: seconds that a request may take.
+        body: what every request says besides, e.g. ``{"top_k": 1}``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        concurrency: int = 16,
+        retries: int = 6,
+        timeout: float = 600.0,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._url, self._name, self._concurrency = url, name, concurrency
+        self._retries, self._timeout, self._body = retries, timeout, dict(body or {})
+        self.facts = {"engine": "endpoint", "model": name, "body": self._body}
+
+    def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
+        """Each example with what came of it, as the answers come."""
+        client = self._client()
+        pool = ThreadPoolExecutor(self._concurrency)
+        examples = iter(examples)
+        waiting: dict[Future[Written | Failed], Numbered] = {}
+        in_a_row = 0
+        try:
+            while True:
+                for index, example in islice(examples, self._concurrency - len(waiting)):
+                    request = self._request(example, sampling, seed=sampling.seed_of(index))
+                    waiting[pool.submit(self._ask, client, request)] = index, example
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    outcome = future.result()
+                    yield waiting.pop(future), outcome
+                    in_a_row = in_a_row + 1 if isinstance(outcome, Failed) else 0
+                    if in_a_row == MOST_FAILURES:
+                        raise EvaluationError(
+                            f"{self._url}: {in_a_row} requests in a row failed, the last one with: {outcome}. "
+                            "The answers so far are kept; the same command goes on"
+                        )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            client.close()
+
+    def _client(self) -> OpenAI:
+        """A client of a server that is there and lets us in; it is asked once, without patience."""
+        try:
+            from openai import APIConnectionError, APIStatusError, AuthenticationError, OpenAI, PermissionDeniedError
+        except ImportError as err:
+            raise EvaluationError("an endpoint needs the client library: pip install 'ssrl-core[eval]'") from err
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        client = OpenAI(base_url=self._url, api_key=key, max_retries=self._retries, timeout=self._timeout)
+        try:
+            client.with_options(max_retries=0, timeout=30).models.list()
+        except APIConnectionError as err:
+            raise EvaluationError(
+                f"{self._url}: no server answers ({err.__cause__ or err}). Is it running, and is the address right? "
+                "It usually ends in /v1"
+            ) from err
+        except (AuthenticationError, PermissionDeniedError) as err:
+            raise EvaluationError(
+                f"{self._url}: the server wants a key ({err.status_code}). Set OPENAI_API_KEY"
+            ) from err
+        except APIStatusError:
+            pass  # not every server lists its models
+        return client
+
+    def _request(self, example: Example, sampling: Sampling, *, seed: int) -> dict[str, Any]:
+        images = iter(example.sample.images)
+        content = [
+            {"type": "image_url", "image_url": {"url": _png_url(next(images))}}
+            if text is None
+            else {"type": "text", "text": text}
+            for text in parts(example.prompt)
+        ]
+        return {
+            "model": self._name,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+            "extra_body": self._body,
+        }
+
+    def _ask(self, client: OpenAI, request: Mapping[str, Any]) -> Written | Failed:
+        from openai import APIConnectionError, APIError, AuthenticationError, NotFoundError, PermissionDeniedError
+
+        try:
+            choice = client.chat.completions.create(**request).choices[0]
+        except (AuthenticationError, PermissionDeniedError, NotFoundError) as err:
+            raise EvaluationError(self._refused(client, err)) from err
+        except APIConnectionError as err:
+            return Failed(f"{type(err).__name__}: {err.__cause__ or err}"[:200])
+        except APIError as err:
+            return Failed(f"{type(err).__name__}: {err}"[:200])
+        # Some servers cut the thinking out of the text, which the required form has.
+        thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+        text = choice.message.content or ""
+        return Written(f"<think>{thinking}</think>{text}" if thinking else text, cut=choice.finish_reason == "length")
+
+    def _refused(self, client: OpenAI, err: Any) -> str:
+        from openai import APIError
+
+        try:
+            names = [model.id for model in client.models.list()]
+        except APIError:
+            names = []
+        known = f" It has {', '.join(names[:10])}.{did_you_mean(self._name, names)}" if names else ""
+        return f"{self._url}: {err} (model {self._name!r}).{known}"
+
+
+def _png_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,99 @@
+"""Samples to the model, completions to the verifiers, lines to the folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import PluginFailed, SourceError
+from ..mix import Mix
+from ..score import Key, score
+from .folder import Answer, EvaluationError, answers_of, continued, plan_of
+from .models import Failed, Model, Numbered, Sampling, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The answers, by index, and what has none: reason -> number of samples, of this start."""
+
+    answers: list[Answer]
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+def evaluate(
+    mix: Mix,
+    model: Model,
+    folder: Path,
+    *,
+    samples: int | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """The answers of a model to the first samples of a mix; those that the folder has are not asked for again.
+
+    Sample 17 of a task is the same in every evaluation of a mix, whatever its length: two of them can be compared
+    answer by answer. A sample without an answer is no wrong answer: it is counted apart, and asked for again at the
+    next start.
+
+    Args:
+        mix: usually the held-out split.
+        model: see ``models``.
+        folder: a new one, or that of the same evaluation.
+        samples: the first so many of the mix, which have its proportions; all where absent.
+        sampling: how completions are drawn.
+        on_progress: told how many of the samples that were missing are done, and how many were.
+
+    Raises:
+        EvaluationError: the folder holds another evaluation or is in use; the mix has fewer samples; the model cannot
+            be asked.
+        PluginError: a task is broken.
+    """
+    samples = len(mix) if samples is None else samples
+    if not 1 <= samples <= len(mix):
+        raise EvaluationError(
+            f"{samples} samples of the {mix.split} split of {mix.path}: it has {len(mix)}. "
+            f"Raise {'heldout.samples' if mix.split == 'heldout' else 'samples'} in the mix, or ask for fewer"
+        )
+    failed: Counter[str] = Counter()
+    with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (file, answers):
+        known = {answer.index for answer in answers}
+        missing = [index for index in range(samples) if index not in known]
+        done = 0
+        if missing:
+            for (index, example), outcome in model.answer(_examples(mix, missing, failed), sampling):
+                if isinstance(outcome, Failed):
+                    failed[outcome.reason] += 1
+                else:
+                    file.write(_judged(mix, (index, example), outcome).to_json().encode() + b"\n")
+                    file.flush()
+                done += 1
+                on_progress(done, len(missing))
+        return Evaluation(answers_of(folder), failed)
+
+
+def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterator[Numbered]:
+    """The examples that can be made; what cannot is counted."""
+    for index in indices:
+        try:
+            yield index, mix[index]
+        except (PluginFailed, SourceError) as err:
+            failed[f"no sample: {err}"] += 1
+
+
+def _judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
+    index, example = numbered
+    key = Key.of(example, format_weight=mix.config.format_weight)
+    verdict: dict[str, Any] = score(key, written.text)
+    return Answer(
+        index=index,
+        **asdict(key),
+        chance=mix.tasks[key.task].info.levels[key.level].chance,
+        recipe=example.recipe.to_json(),
+        prompt=example.prompt,
+        completion=written.text,
+        cut=written.cut,
+        **verdict,
+    )
