@@ -185,8 +185,8 @@ def ordered_regions(
         SourceRejected: the depths do not reach far enough, or regions would touch, or lie in other vertical orders.
     """
     anyhow = behind.astype(np.float64)
-    lower = anyhow * (y > y[:, None])
-    higher = anyhow * (y < y[:, None])
+    if heights:
+        lower, higher = ((behind & is_so).astype(np.float64) for is_so in (y > y[:, None], y < y[:, None]))
     reason = "regions in other vertical orders" if heights else "regions too close to each other"
     for order in heights or [None]:
 

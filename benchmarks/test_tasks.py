@@ -1,0 +1,92 @@
+"""A sample, from the image files to the encoded result, and in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fpng
+import numpy as np
+import pytest
+import yaml
+
+from ssrl_core.errors import SourceRejected
+from ssrl_core.export.rows import encode
+from ssrl_core.mix import load_mix
+from ssrl_core.plugins import load_task
+from ssrl_core.seeding import generator
+from ssrl_core.sources import open_source, to_working_size
+from ssrl_core.types import SourceImage
+
+RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
+DEPTH = ("depth_ordering", "relative_position")
+LEVELS = ("1", "paper")
+SAMPLES = 12
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("task", RGB + DEPTH)
+def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, tmp_path: Path, task: str, level: str):
+    source = f"rgbd:{frames}" if task in DEPTH else f"folder:{frames}/color"
+    text = {"source": source, "size": 640, "samples": SAMPLES, "tasks": {task: {"level": level}}}
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump(text))
+    mix = load_mix(tmp_path / "mix.yaml")
+    examples = [mix[index] for index in range(SAMPLES)]
+
+    def make() -> None:
+        for index in range(SAMPLES):
+            for image in mix[index].sample.images:
+                encode(image, jpeg=None)
+
+    names = [Path(example.recipe.image_id).stem for example in examples]
+    inputs = [[(frames / "color" / f"{name}.jpg", cv2.IMREAD_COLOR_RGB)] for name in names]
+    if task in DEPTH:
+        inputs = [[*files, (frames / "depth" / f"{name}.png", -1)] for files, name in zip(inputs, names, strict=True)]
+    outputs = [[np.array(image) for image in example.sample.images] for example in examples]
+
+    def floor() -> None:
+        for files, images in zip(inputs, outputs, strict=True):
+            for path, mode in files:
+                assert cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), mode) is not None
+            for pixels in images:
+                fpng.from_ndarray(pixels)
+
+    cpu, least = in_turns(make, floor)
+    goal = 2.0 if task in DEPTH else 1.5
+    table(f"{task} {level}: files to PNG", cpu / SAMPLES, "ms", least / SAMPLES, most=goal)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1280, 960), (4000, 3000)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("task", RGB + DEPTH)
+def test_in_memory(in_turns: Any, table: Any, frames: Path, task: str, size: tuple[int, int]):
+    """Level 1, source and result of that size. Images that are rejected count: the time is for each that is not."""
+    images = [_image(frames, number, size) for number in range(3 if size[0] > 2000 else 8)]
+    plugin = load_task(task, wrappers=())
+    options = plugin.options_model()
+    made: list[int] = []
+
+    def make() -> None:
+        made.clear()
+        for index in range(4 if size[0] > 2000 else SAMPLES):
+            image = to_working_size(images[index % len(images)], size[0], rng=generator(0, stream="crop", index=index))
+            try:
+                plugin.generate_sample(image, rng=generator(0, stream="bench", index=index), level="1", options=options)
+            except SourceRejected:
+                continue
+            made.append(index)
+
+    cpu, _ = in_turns(make)
+    goal = {"most": 5 if task in DEPTH else 2} if size[0] == 640 else {}
+    table(f"{task} 1: {size[0]} x {size[1]} in memory", cpu / max(1, len(made)), "ms", **goal)
+
+
+def _image(frames: Path, number: int, size: tuple[int, int]) -> SourceImage:
+    source = open_source(f"rgbd:{frames}")
+    image = source.load(source.image_id(number))
+    assert image.depth is not None
+    return SourceImage(
+        id=image.id,
+        rgb=cv2.resize(image.rgb, size, interpolation=cv2.INTER_CUBIC),
+        depth=cv2.resize(image.depth, size, interpolation=cv2.INTER_NEAREST),
+    )
