@@ -9,5 +9,7 @@ progress   verl's metrics as a line a step
 workers    what verl imports in its workers: our rollout and, without an accelerator, our engines
 platform   verl's platform for a machine without an accelerator
 rollout    a rollout replica on transformers, for such a machine
-sampler    verl's replay buffer, polled more often
+sampler    verl's replay buffer, polled more often; accuracy by task and waiting times among verl's metrics
+agent      verl's agent loop for one answer, timed
+adaptive   a dataset that prefers prompts of the kinds that the policy sometimes solves
 """

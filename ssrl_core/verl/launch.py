@@ -87,11 +87,16 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
 
     entry = ["-m", _MODULE[stage], f"--config-path={folder}", "--config-name=config"]
     entry += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    env = {"VERL_FILE_LOGGER_PATH": str(_fresh(folder / "metrics.jsonl"))}
+    env["TENSORBOARD_DIR"] = str(folder / "tensorboard")
     if stage == "sft":
         processes = config["trainer"]["n_gpus_per_node"]
         entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *entry]
-    env = {"VERL_FILE_LOGGER_PATH": str(_fresh(folder / "metrics.jsonl"))}
-    env["TENSORBOARD_DIR"] = str(folder / "tensorboard")
+    else:  # the process that logs is a worker of a Ray cluster, which need not have our environment
+        entry += [
+            f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}={json.dumps(v, ensure_ascii=False)}"
+            for name, v in env.items()
+        ]
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":

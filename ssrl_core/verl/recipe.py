@@ -26,6 +26,7 @@ HELDOUT = "#heldout"
 """What stands after the name of a mix file where verl's settings mean its held-out split."""
 
 _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
+_SAMPLER = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
 # verl passes these on whole, so keys that its defaults do not list are legitimate there, as in empty sections.
 _OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
 # Settings that verl reads, or that we read, though verl's default configuration does not list them.
@@ -47,7 +48,7 @@ def read_recipe(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, 
         content["mix"] = str((path.parent / content["mix"]).resolve())
     if base := content.pop("base", None):
         content = _merge(read_recipe(path.parent / base, extended_by=(*extended_by, path)), content)
-    if "mix" not in content:
+    if "mix" not in content and not extended_by:
         raise RecipeError(f"{path}: the key 'mix' is missing; it names the mix file, relative to the recipe")
     return content
 
@@ -72,6 +73,7 @@ def compose(
     config: dict[str, Any] = _layered(stage, layers, overrides, where=where)
     if stage == "grpo":
         _check_batches(config, where=where)
+        _leave_filtering_to_verl(config)
     config["trainer"]["default_local_dir"] = str(Path(config["trainer"]["default_local_dir"]).resolve())
     return config
 
@@ -108,10 +110,14 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "actor_rollout_ref": {
             "model": {"external_lib": "ssrl_core.verl.workers"},
             "actor": {"checkpoint": {"save_contents": [*state, "hf_model"], "load_contents": state}},
-            "rollout": {"name": "vllm", "calculate_log_probs": True},
+            "rollout": {
+                "name": "vllm",
+                "calculate_log_probs": True,
+                "agent": {"default_agent_loop": "ssrl_single_turn"},
+            },
         },
         # verl saves at the end only if it saves at all, and by default it does not: a long run would leave nothing.
-        "trainer": {**trainer, "save_freq": 1_000_000},
+        "trainer": {**trainer, "save_freq": 1_000_000, "v1": {"sampler": {"custom_sampler": dict(_SAMPLER)}}},
     }
 
 
@@ -125,7 +131,6 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     engine = {"strategy": "fsdp2", "use_torch_compile": False, "mixed_precision": {"param_dtype": "fp32"}}
     trainer = {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1}
     workers = min(2, os.cpu_count() or 1)  # prompts and images are prepared in these, mostly in Python
-    sampler = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
     if stage == "sft":
         return {
             "data": {"num_workers": 0, "use_dynamic_bsz": False},
@@ -134,7 +139,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
             "trainer": trainer,
         }
     return {
-        "data": {"dataloader_num_workers": 0},
+        "data": {"dataloader_num_workers": 1},  # makes the next rows while the policy trains
         "actor_rollout_ref": {
             "model": model,
             "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
@@ -145,7 +150,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
         # With verl's eight storage units a machine with few logical CPUs waits for ever, without a word.
         "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
         "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
-        "trainer": {**trainer, "v1": {"sampler": {"custom_sampler": sampler}}},
+        "trainer": trainer,
     }
 
 
@@ -180,6 +185,14 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
         except (HydraException, OmegaConfBaseException) as err:
             reason = "\n  ".join(line for line in str(err).splitlines() if line.strip())
             raise RecipeError(f"{where}, with overrides {list(overrides)}:\n  {reason}") from err
+
+
+def _leave_filtering_to_verl(config: Mapping[str, Any]) -> None:
+    """Take our replay buffer out, in place, where verl would not tell it what to filter, or expects another kind."""
+    v1 = config["trainer"]["v1"]
+    filters = config["algorithm"]["filter_groups"]["enable"] or v1["sampler"]["sync_refill_failed_groups"]
+    if v1["sampler"]["custom_sampler"] == _SAMPLER and (filters or v1["trainer_mode"] != "sync"):
+        v1["sampler"]["custom_sampler"] = dict.fromkeys(_SAMPLER)
 
 
 def _check_batches(config: Mapping[str, Any], *, where: str) -> None:

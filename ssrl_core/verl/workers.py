@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import verl.experimental.agent_loop.agent_loop as agent_loop
 import verl.workers.engine.base as engine_base
 import verl.workers.engine_workers as engine_workers
 from tensordict import TensorDict
@@ -22,6 +23,7 @@ def _replica() -> type[RolloutReplica]:
 
 RolloutReplicaRegistry.register("transformers", _replica)
 _ROLLOUT_REGISTRY[("transformers", "async")] = "ssrl_core.verl.rollout.WeightSender"
+agent_loop._agent_loop_registry["ssrl_single_turn"] = {"_target_": "ssrl_core.verl.agent.TimedAgentLoop"}
 
 
 def _register_cpu_engines() -> None:

@@ -1,0 +1,222 @@
+"""The stages of run.py: each returns what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import yaml
+from training import Scale, go, grow, timing, train
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent
+FIVE = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
+LARGE = {"hidden": 512, "layers": 8, "vision_hidden": 384, "vision_layers": 8}
+GPU = Scale("cuda", 240, 640, 480, 12, 20, 64, 8, LARGE, 6000, 60, 80)
+DRY = Scale("cpu", 12, 192, 144, 2, 1, 5, 2, {}, 0, 2, 2)
+
+
+def photos(out: Path, scale: Scale) -> dict[str, Any]:
+    """Colour and depth of rooms as files, and the mixes that read them."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    folder = out / "photos"
+    with ProcessPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        sizes = list(pool.map(_photo, [(str(folder), i, scale.width, scale.height) for i in range(scale.photos)]))
+    heldout = {"samples": 250 if scale.device == "cuda" else 5, "fraction": 0.1}
+    common = {"seed": 1, "samples": 20_000, "heldout": heldout}
+    tasks = {name: {"weight": 1, "level": 1} for name in FIVE}
+    rooms = "synthetic:?width=192&height=144"  # what the model of `learning` was pretrained on
+    for name, source, size in (
+        ("mix", f"rgbd:{folder}", 112),
+        ("mix-512", f"rgbd:{folder}", 512),
+        ("rooms", rooms, 112),
+    ):
+        content = {**common, "source": source, "size": size, "tasks": tasks}
+        (out / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return {"photos": len(sizes), "bytes": sum(sizes)}
+
+
+def _photo(arguments: tuple[str, int, int, int]) -> int:
+    import cv2
+    import numpy as np
+
+    from ssrl_core.sources import open_source
+
+    folder, index, width, height = arguments
+    image = open_source(f"synthetic:?width={width}&height={height}&seed=3").load(str(index))
+    assert image.depth is not None
+    colour, depth = Path(folder, f"{index}.color.jpg"), Path(folder, f"{index}.depth.png")
+    cv2.imwrite(str(depth), np.nan_to_num(image.depth * 1000).clip(0, 65535).astype(np.uint16))
+    cv2.imwrite(str(colour), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return colour.stat().st_size + depth.stat().st_size
+
+
+def rollouts(out: Path, scale: Scale) -> dict[str, Any]:
+    """Medians of the phases of a step of GRPO with a small random model."""
+    from ssrl_core.mix import load_mix
+    from ssrl_core.tiny import build_tiny_model
+
+    parameters = build_tiny_model(load_mix(out / "mix.yaml"), out / "model", **scale.model)
+    metrics = train(out, scale, "rollouts", steps=scale.steps)
+    return {"parameters": parameters, "steps": scale.steps, **timing(metrics)}
+
+
+def resume(out: Path, scale: Scale) -> dict[str, Any]:
+    """Whether every step, before and after the resumption, had the samples of the mix in its order."""
+    from ssrl_core.mix import load_mix
+
+    steps = scale.steps + 2
+    metrics = train(out, scale, "rollouts", steps=steps, anew=False)
+    mix = load_mix(out / "mix.yaml")
+    right = 0
+    for step in range(1, steps + 1):
+        lines = (out / "rollouts" / "run" / "dumps" / f"{step}.jsonl").read_text().splitlines()
+        found = sorted(json.loads(json.loads(line)["gts"])["truth"] for line in lines)
+        expected = [mix[i].sample.truth for i in range((step - 1) * scale.prompts, step * scale.prompts)]
+        right += found == sorted(expected * scale.n)
+    return {"steps": steps, "trained_after": len(metrics), "steps_with_the_right_samples": right}
+
+
+def datasets(out: Path, scale: Scale) -> dict[str, Any]:
+    """The ratio of the step times of the two datasets: median over pairs of steps, and its quartiles."""
+    from interleaved import is_ours
+
+    pairs = scale.pairs + 1  # the first pair warms up
+    count = pairs * scale.prompts
+    parquet = out / "datasets" / f"parquet-{count}"
+    command = [sys.executable, "-m", "ssrl_core", "export", str(out / "mix.yaml"), "-o", str(parquet)]
+    subprocess.run([*command, "-n", str(count), "--workers", "2"], check=True)
+    shards = ",".join(json.dumps(str(path)) for path in sorted(parquet.glob("*.parquet")))
+    metrics = train(
+        out,
+        scale,
+        "datasets",
+        f"data.train_files=[{json.dumps(str(out / 'mix.yaml'))},{shards}]",
+        f"data.custom_cls.path={HERE / 'interleaved.py'}",
+        "data.custom_cls.name=Interleaved",
+        "data.dataloader_num_workers=0",  # each step pays for its own rows, and nothing is made during another's
+        "trainer.save_freq=-1",
+        steps=2 * pairs,
+    )
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for step, found in enumerate(metrics, 1):
+        times[is_ours(step)].append(found["timing_s/step"])
+    ratios = sorted(ours / stock for ours, stock in zip(times[True][1:], times[False][1:], strict=True))
+    quarter = len(ratios) // 4
+    return {
+        "pairs": len(ratios),
+        "ratio": round(median(ratios), 4),
+        "quartiles": [round(ratios[quarter], 4), round(ratios[-1 - quarter], 4)],
+        "ours_s": round(median(times[True][1:]), 3),
+        "stock_s": round(median(times[False][1:]), 3),
+        "steps_s": [round(found["timing_s/step"], 3) for found in metrics],
+    }
+
+
+def recipe(out: Path, scale: Scale) -> dict[str, Any]:
+    """The phases and the memory of the second step of the recipe of the 3B model for one GPU."""
+    from sizes import SIZES
+
+    from ssrl_core.mix import load_mix
+    from ssrl_core.tiny import build_tiny_model
+
+    model = out / "recipe" / "model"
+    build_tiny_model(load_mix(out / "mix.yaml"), model)
+    overrides = [
+        f"mix={out / 'mix-512.yaml'}",
+        f"actor_rollout_ref.model.path={model}",
+        "trainer.total_training_steps=2",  # the first one also waits for workers to start
+        "trainer.val_before_train=false",
+        "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
+        "trainer.resume_mode=disable",
+        "trainer.logger=[console,file]",
+        "++ray_kwargs.ray_init.include_dashboard=false",
+        f"trainer.default_local_dir={out / 'recipe' / 'run'}",
+    ]
+    if scale.device == "cuda":
+        parameters = grow(model, SIZES["Qwen/Qwen2.5-VL-3B-Instruct"])
+    else:  # its settings, with the sizes of a toy
+        from ssrl_core.completions import load_model
+
+        parameters = sum(p.numel() for p in load_model(str(model)).parameters())
+        overrides += [
+            f"mix={out / 'mix.yaml'}",
+            f"data.train_batch_size={scale.prompts}",
+            "data.max_response_length=16",
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={scale.prompts}",
+            f"actor_rollout_ref.rollout.n={scale.n}",
+            "actor_rollout_ref.model.lora_rank=8",
+            "actor_rollout_ref.actor.fsdp_config.param_offload=false",
+            "actor_rollout_ref.actor.fsdp_config.optimizer_offload=false",
+        ]
+    metrics = go(EXAMPLES / "recipes" / "qwen2.5-vl-3b-grpo-1gpu.yaml", overrides, scale)
+    kept = ("perf/max_memory_allocated_gb", "perf/max_memory_reserved_gb", "perf/throughput", "perf/mfu/actor")
+    facts = {key: metrics[-1][key] for key in kept if key in metrics[-1]}
+    return {"parameters": parameters, **timing(metrics, warm_up=1), **facts}
+
+
+def learning(out: Path, scale: Scale) -> dict[str, Any]:
+    """Held-out accuracy by task before and after GRPO."""
+    folder = out / "learning"
+    pretraining = EXAMPLES / "tiny_vlm" / "pretrain.py"
+    # ---- The pretraining of examples/tiny_vlm, which the GPU does in minutes.
+    if not scale.pretraining:
+        model, note = out / "model", "a dry run does not pretrain"
+    elif not pretraining.exists():
+        return {"skipped": f"{pretraining} does not exist"}
+    else:
+        command = [sys.executable, str(pretraining), "--size", "large", "--out", str(folder / "pretrained")]
+        command += ["--steps", str(scale.pretraining), "--workers", "12", "--device", scale.device]
+        subprocess.run(command, check=True)
+        model, note = folder / "pretrained" / "model", f"pretrained for {scale.pretraining} steps"
+    # ----
+    from ssrl_core.verl.progress import accuracies
+
+    sft = folder / "sft"
+    settings = [
+        f"mix={out / 'rooms.yaml'}",
+        f"model.path={model}",
+        "data.num_workers=0",
+        "model.use_remove_padding=false",
+        "data.use_dynamic_bsz=false",
+    ]
+    settings += ["++model.override_config.attn_implementation=sdpa", "optim.lr=2e-4"]
+    settings += [f"trainer.total_training_steps={scale.cold}", f"trainer.default_local_dir={sft}"]
+    if scale.device == "cpu":
+        settings += ["data.train_batch_size=5", "data.micro_batch_size_per_gpu=5", "data.val_max_samples=5"]
+    go(EXAMPLES / "demo" / "sft.yaml", settings, scale, stage="sft")
+    metrics = train(
+        out,
+        scale,
+        "learning",
+        f"mix={out / 'rooms.yaml'}",
+        f"actor_rollout_ref.model.path={sft / f'global_step_{scale.cold}' / 'huggingface'}",
+        "trainer.val_before_train=true",
+        f"trainer.test_freq={max(scale.learning // 4, 1)}",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=true",
+        steps=scale.learning,
+    )
+    curve = [found for record in metrics if (found := accuracies(record))]
+    first, last = (mean(point.values()) for point in (curve[0], curve[-1]))
+    return {
+        "note": note,
+        "steps": scale.learning,
+        "before": curve[0],
+        "after": curve[-1],
+        "points_added": round(100 * (last - first), 1),
+        "rollout_accuracy": [round(m["rollout/all/acc"], 3) for m in metrics if "rollout/all/acc" in m],
+    }
+
+
+STAGES: dict[str, Callable[[Path, Scale], dict[str, Any]]] = {
+    stage.__name__: stage for stage in (photos, rollouts, resume, datasets, recipe, learning)
+}

@@ -1,0 +1,120 @@
+"""The recipes of examples/recipes: composed, checked by verl, and what their table says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("verl", reason="the 'train' extra is not installed")
+
+import torch
+from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from ssrl_core.verl.recipe import compose, read_recipe
+
+FOLDER = Path(__file__).parents[1] / "examples" / "recipes"
+LEAVES = sorted(path.stem for path in FOLDER.glob("qwen*.yaml"))
+
+
+def load(name: str) -> ModuleType:
+    """A script of the folder as a module."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec = importlib.util.spec_from_file_location(f"recipes_{name}", FOLDER / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def composed(name: str) -> dict:
+    path = FOLDER / f"{name}.yaml"
+    content = read_recipe(path)
+    mix = content.pop("mix")
+    assert mix == str(FOLDER.parent / "paper" / "mix.yaml")
+    return compose("sft" if "-sft" in name else "grpo", content, [], mix=mix, device="cuda", where=str(path))
+
+
+def test_there_is_a_recipe_for_every_model_stage_and_machine() -> None:
+    models = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b")
+    kinds = ("grpo", "grpo-1gpu", "grpo-nodes", "sft", "sft-1gpu")
+    assert sorted(f"{model}-{kind}" for model in models for kind in kinds) == LEAVES
+
+
+@pytest.mark.parametrize("name", [name for name in LEAVES if "-grpo" in name])
+def test_a_grpo_recipe_passes_verls_checks_and_is_the_papers(name: str) -> None:
+    content = composed(name)
+    config = OmegaConf.create(content)
+    assert need_reference_policy(config) and not need_critic(config)
+    validate_config(config=config, use_reference_policy=True, use_critic=False)
+    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    policy, data, trainer = (content[key] for key in ("actor_rollout_ref", "data", "trainer"))
+    actor, rollout = policy["actor"], policy["rollout"]
+    assert (rollout["n"], rollout["temperature"], rollout["name"]) == (5, 1.0, "vllm")
+    assert (actor["use_kl_loss"], actor["kl_loss_coef"], actor["kl_loss_type"]) == (True, 0.01, "low_var_kl")
+    assert (data["max_prompt_length"], data["max_response_length"]) == (4096, 2048)
+    assert (trainer["total_training_steps"], actor["freeze_vision_tower"]) == (360, False)
+    gpus = {"grpo": (1, 8), "grpo-1gpu": (1, 1), "grpo-nodes": (4, 8)}[name[name.index("grpo") :]]
+    assert (trainer["nnodes"], trainer["n_gpus_per_node"]) == gpus
+    if gpus == (1, 1):
+        assert policy["model"]["lora_rank"] == 128
+        assert policy["model"]["lora"]["merge"]  # vLLM has no adapters for vision towers
+    else:
+        assert (data["train_batch_size"], actor["ppo_mini_batch_size"], actor["optim"]["lr"]) == (256, 128, 1e-6)
+    assert trainer["rollout_data_dir"] == f"runs/{name}/rollouts"
+
+
+@pytest.mark.parametrize("name", [name for name in LEAVES if "-sft" in name])
+def test_an_sft_recipe_is_the_papers_and_fits_verls_own_classes(name: str) -> None:
+    content = composed(name)
+    config = OmegaConf.create(content)
+    for part in ("engine", "optim", "checkpoint"):
+        omega_conf_to_dataclass(config[part])
+    optim, model = content["optim"], content["model"]
+    assert (optim["lr"], optim["lr_scheduler_type"], optim["lr_warmup_steps_ratio"]) == (1e-5, "cosine", 0.1)
+    assert (model["lora_rank"], model["target_modules"]) == (128, "all-linear")
+    assert content["trainer"]["total_training_steps"] == content["trainer"]["save_freq"] == 75
+    assert re.fullmatch(r"Qwen/Qwen[\d.]+-VL-\dB-Instruct", model["path"])
+
+
+def test_the_memory_table_of_the_readme_is_what_the_script_prints() -> None:
+    assert load("memory").table(FOLDER) in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_memory_is_halved_by_twice_the_gpus_where_it_is_sharded() -> None:
+    memory = load("memory")
+    content = composed("qwen2.5-vl-7b-grpo")
+    size = memory.model("Qwen/Qwen2.5-VL-7B-Instruct")
+    assert size.parameters == 8_292_166_656  # as published
+    eight = memory.need("grpo", content, size)
+    content["trainer"]["nnodes"] = 2
+    sixteen = memory.need("grpo", content, size)
+    for part in ("weights", "gradients", "adam", "resting"):
+        assert getattr(eight, part) == pytest.approx(2 * getattr(sixteen, part))
+    assert eight.weights * 8 == pytest.approx(4 * 8_292_166_656 / 2**30)
+    assert (eight.vllm_weights, eight.activations) == (sixteen.vllm_weights, sixteen.activations)
+
+
+def test_a_merged_adapter_acts_as_model_and_adapter_did() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    base = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    adapted = get_peft_model(base, LoraConfig(r=2, lora_alpha=8, target_modules=["0", "2"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    weights = load("merge").merged(adapted.state_dict(), scale=8 / 2)
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    plain.load_state_dict(weights)
+    inputs = torch.randn(5, 6)
+    torch.testing.assert_close(plain(inputs), adapted(inputs))
