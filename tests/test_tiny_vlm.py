@@ -1,0 +1,157 @@
+"""The small model of the examples: what it is taught is true, its training resumes, and the one that is kept sees."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from ssrl_core.types import SourceImage
+
+pytest.importorskip("verl", reason="the 'train' extra is not installed")
+HERE = Path(__file__).parents[1] / "examples" / "tiny_vlm"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch):
+    """Modules of the example's folder, by name."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    for name in ("lessons", "probe", "show"):
+        sys.modules.pop(name, None)
+
+
+def scene(rgb: np.ndarray, depth: np.ndarray | None = None) -> SourceImage:
+    height, width = rgb.shape[:2]
+    depth = np.full((height, width), 2.0, np.float32) if depth is None else depth
+    return SourceImage(id="0", rgb=rgb, depth=depth)
+
+
+def painted(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
+    rgb = np.empty((80, 112, 3), np.uint8)
+    rgb[:, :64], rgb[:, 64:] = left, right
+    return rgb
+
+
+def test_cells_are_told_by_their_colour_brightness_and_depth(example) -> None:
+    lessons = example("lessons")
+    depth = np.repeat(np.geomspace(0.7, 6.5, 80, dtype=np.float32)[:, None], 112, axis=1)
+    asked = dict(lessons.cells(scene(painted((220, 20, 20), (20, 20, 220)), depth), np.random.default_rng(0)).questions)
+    names = [lessons.COLOURS[int(digit)] for digit in asked["Colours of the cells?"]]
+    assert names == (["red"] * 4 + ["blue"] * 3) * 5
+    rows = np.array([int(digit) for digit in asked["Depths of the cells?"]]).reshape(5, 7)
+    assert (np.diff(rows, axis=0) > 0).all()
+    assert (rows == rows[:, :1]).all()
+    light = dict(lessons.cells(scene(painted((250,) * 3, (5,) * 3)), np.random.default_rng(1)).questions)
+    assert light["Brightness of the cells?"] == ("9999" + "000") * 5
+
+
+def test_rings_are_where_the_answers_say_and_as_deep(example) -> None:
+    lessons = example("lessons")
+    depth = np.full((80, 112), 1.0, np.float32)
+    depth[:, 56:] = 4.0
+    asked: dict[str, str] = {}
+    for seed in range(40):
+        lesson = lessons.rings(scene(painted((90,) * 3, (90,) * 3), depth), np.random.default_rng(seed))
+        found = dict(lesson.questions)
+        for question, answer in found.items():
+            if question.startswith("Is ring") and "nearer" in question:
+                near, far = question.split()[2], question.split()[-1].rstrip("?")
+                beside = found.get(f"Is ring {near} left or right of ring {far}?")
+                if beside:  # the right half is deeper
+                    assert (answer, beside) in {("nearer", "left"), ("farther", "right")}
+                    asked[answer] = beside
+    assert asked == {"nearer": "left", "farther": "right"}
+
+
+def test_the_maps_that_tokens_have_to_tell_show_each_ring_once(example) -> None:
+    lessons = example("lessons")
+    depth = np.full((80, 112), 1.0, np.float32)
+    depth[:, 56:] = 4.0
+    image, maps = lessons.dense(scene(painted((220, 20, 20), (20, 20, 220)), depth), np.random.default_rng(3))
+    brightness, colour, deep, rings = maps(5, 7)
+    assert image.size == (112, 80)
+    assert all(layer.min() >= 0 and layer.max() < most for layer, most in zip(maps(5, 7), lessons.CLASSES, strict=True))
+    assert [lessons.COLOURS[k] for k in colour[0]] == ["red"] * 4 + ["blue"] * 3
+    assert (deep[:, 0] < deep[:, -1]).all()
+    found = sorted(rings[rings > 0].tolist())
+    assert found == list(range(1, len(found) + 1))
+    assert found
+    assert np.unique(brightness).size > 1
+
+
+def test_a_halved_window_joins_unless_something_was_done_to_it(example) -> None:
+    lessons = example("lessons")
+    ramp = np.repeat(np.linspace(0, 255, 112).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
+    seen = set()
+    for seed in range(60):
+        lesson = lessons.seams(scene(ramp), np.random.default_rng(seed))
+        answers = dict(lesson.questions)
+        change = answers["What was done to a half?"]
+        assert answers["Do the two halves join as they lie?"] == ("yes" if change == "none" else "no")
+        assert answers["Which half was changed?"] in (
+            ("1", "2") if change in ("mirrored", "upside down") else ("none",)
+        )
+        seen.add(change)
+    assert seen == {"none", "upside down", "mirrored", "exchanged"}
+
+
+def test_the_edge_of_a_piece_is_as_light_as_its_picture(example) -> None:
+    lessons = example("lessons")
+    ramp = np.repeat(np.linspace(0, 255, 112).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
+    checked = 0
+    for seed in range(30):
+        lesson = lessons.pieces(scene(ramp), np.random.default_rng(seed))
+        for question, answer in lesson.questions:
+            if "upper and lower edge" in question:
+                left, right, upper, lower = map(int, answer)
+                assert left < right
+                assert upper == lower
+                piece = np.asarray(lesson.images["ABCD".index(question.split("piece ")[1][0]) + 1])
+                assert left == int(cv2.cvtColor(piece[:, :2], cv2.COLOR_RGB2GRAY).mean() / 25.6)
+                checked += 1
+    assert checked
+
+
+def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
+    lessons, probe = example("lessons"), example("probe")
+    asked = probe.questions(20)
+    assert {q.kind for q in asked} == set(probe.CHANCE)
+    texts = {q.text.removeprefix("<image>") for q in asked}
+    source = probe.open_source(probe.WORLD)
+    for name, lesson in lessons.LESSONS.items():
+        for k in range(10):
+            rng = np.random.default_rng(k)
+            taught = lesson(probe.to_working_size(source.load(str(k)), 112, rng=rng), rng)
+            assert not texts & {question for question, _ in taught.questions}, name
+    again = probe.questions(20)
+    assert [(q.text, q.truth, q.image.tobytes()) for q in again] == [
+        (q.text, q.truth, q.image.tobytes()) for q in asked
+    ]
+
+
+def test_a_pretraining_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
+    def pretrain(steps: int) -> None:
+        subprocess.run(
+            [sys.executable, HERE / "pretrain.py", "--out", tmp_path, "--scenes", "32", "--steps", str(steps),
+             "--batch", "2", "--every", "2", "--workers", "0", "--device", "cpu"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
+    pretrain(4)
+    (tmp_path / "model" / "curves.json").unlink()
+    pretrain(8)
+    curves = json.loads((tmp_path / "model" / "curves.json").read_text())["curves"]
+    assert [record["step"] for record in curves] == [2, 4, 6, 8]
+    assert (tmp_path / "model" / "model.safetensors").exists()
