@@ -112,6 +112,7 @@ def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
     )
     ssrl(*grpo, "trainer.total_training_steps=3")
     assert_healthy(run, steps=3)
+    assert {f"rollout/{task}@1/acc" for task in load_mix(tmp_path / "mix.yaml").tasks} <= metrics(run)[-1].keys()
     rollouts = [json.loads(line) for line in (run / "rollouts" / "1.jsonl").read_text().splitlines()]
     assert len(rollouts) == 20 * 4
     assert {round(r["score"], 6) for r in rollouts} <= {0.0, 0.1, 1.0}
@@ -153,15 +154,17 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, p
         "data.train_batch_size=32",
         "data.max_response_length=12",
         "actor_rollout_ref.actor.ppo_mini_batch_size=32",
-        "actor_rollout_ref.actor.optim.lr=2.0e-3",
+        "actor_rollout_ref.actor.optim.lr=1.5e-3",
+        # Without it, the policy sometimes settles on three of the four colours before it can tell the last two apart.
+        "actor_rollout_ref.actor.entropy_coeff=0.01",
         "actor_rollout_ref.rollout.n=8",
-        "trainer.total_training_steps=30",
+        "trainer.total_training_steps=40",
         "trainer.val_before_train=true",
-        "trainer.test_freq=30",
+        "trainer.test_freq=40",
         f"trainer.default_local_dir={run}",
         site=probe_site,
     )
-    assert_healthy(run, steps=30)
+    assert_healthy(run, steps=40)
     accuracy = [m["val-core/probe@1/acc/mean@1"] for m in metrics(run) if "val-core/probe@1/acc/mean@1" in m]
     form = [m["val-aux/probe@1/format/mean@1"] for m in metrics(run) if "val-aux/probe@1/format/mean@1" in m]
     assert form[0] > 0.9  # it knows the form,
