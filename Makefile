@@ -17,7 +17,7 @@ test-fast: install  ## without the training runs
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: install  ## what samples, exports, rewards and starts cost, against what they must; one table at the end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q --benchmark-timer=time.process_time --benchmark-quiet
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-timer=time.process_time --benchmark-quiet
 
 lint: install
 	$(BIN)/ruff check .

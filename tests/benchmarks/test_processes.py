@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-PAPER = Path(__file__).parents[1] / "examples" / "paper" / "mix.yaml"
+PAPER = Path(__file__).parents[2] / "examples" / "paper" / "mix.yaml"
 FEW, MANY = 40, 240
 
 

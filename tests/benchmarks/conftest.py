@@ -18,7 +18,7 @@ import cv2
 import pytest
 from PIL import Image
 
-FRAMES = Path(__file__).parents[1] / "../shared/data/rgbd_kinect"
+FRAMES = Path(__file__).parents[2] / "../shared/data/rgbd_kinect"
 
 
 @dataclass(frozen=True)
