@@ -50,7 +50,11 @@ def toy_mix(install_toy, pictures, write_mix):
 
 
 def test_every_fault_of_the_table_has_its_test():
-    rows = [line for line in (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     tests = set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
     assert len(rows) > 15
