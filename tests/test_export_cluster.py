@@ -1,6 +1,7 @@
 """An export on a Ray cluster of several nodes: the same bytes, also when one of them is killed on the way."""
 
 import tempfile
+import time
 from contextlib import suppress
 
 import pytest
@@ -73,7 +74,10 @@ def test_a_node_that_is_killed_on_the_way_changes_no_byte(cluster, write_mix, tm
     assert manifest == alone
     assert content(tmp_path / "together") == content(tmp_path / "alone")
     assert told == sorted(set(told)) and told[-1] == (120, 120)
-    assert sum(node["Alive"] for node in ray.nodes()) == 3  # the head and two others
+    limit = time.monotonic() + 60
+    while sum(node["Alive"] for node in ray.nodes()) > 3:  # the head and two others; Ray takes a while to notice
+        assert time.monotonic() < limit
+        time.sleep(0.2)
 
 
 def test_a_failure_on_a_node_is_told_as_it_is_in_one_process(cluster, write_mix, tmp_path):

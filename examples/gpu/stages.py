@@ -23,8 +23,11 @@ DRY = Scale("cpu", 12, 192, 144, 2, 1, 5, 2, {}, 0, 2, 2)
 
 
 def photos(out: Path, scale: Scale) -> dict[str, Any]:
-    """Colour and depth of rooms as files, and the mixes that read them."""
+    """Colour and depth of rooms as files, the mixes that read them, and a small random model."""
     from concurrent.futures import ProcessPoolExecutor
+
+    from ssrl_core.mix import load_mix
+    from ssrl_core.tiny import build_tiny_model
 
     folder = out / "photos"
     with ProcessPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -40,7 +43,8 @@ def photos(out: Path, scale: Scale) -> dict[str, Any]:
     ):
         content = {**common, "source": source, "size": size, "tasks": tasks}
         (out / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return {"photos": len(sizes), "bytes": sum(sizes)}
+    parameters = build_tiny_model(load_mix(out / "mix.yaml"), out / "model", **scale.model)
+    return {"photos": len(sizes), "bytes": sum(sizes), "parameters": parameters}
 
 
 def _photo(arguments: tuple[str, int, int, int]) -> int:
@@ -60,12 +64,8 @@ def _photo(arguments: tuple[str, int, int, int]) -> int:
 
 def rollouts(out: Path, scale: Scale) -> dict[str, Any]:
     """Medians of the phases of a step of GRPO with a small random model."""
-    from ssrl_core.mix import load_mix
-    from ssrl_core.tiny import build_tiny_model
-
-    parameters = build_tiny_model(load_mix(out / "mix.yaml"), out / "model", **scale.model)
     metrics = train(out, scale, "rollouts", steps=scale.steps)
-    return {"parameters": parameters, "steps": scale.steps, **timing(metrics)}
+    return {"steps": scale.steps, **timing(metrics)}
 
 
 def resume(out: Path, scale: Scale) -> dict[str, Any]:
