@@ -158,7 +158,7 @@ def image_tokens(width: int, height: int) -> int:
 def _counter(model: str) -> CountTokens:
     from transformers import AutoProcessor
 
-    from .evaluate import token_ids
+    from .completions import token_ids
 
     processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
     return lambda example: len(token_ids(processor, example))

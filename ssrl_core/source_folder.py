@@ -21,7 +21,7 @@ from .errors import SourceError
 from .hookspecs import hookimpl
 from .imageio import read_rgb
 from .source_files import Store, locate
-from .source_index import Index, list_ids
+from .source_index import Index, Indexed, list_ids
 from .types import SourceImage
 from .uris import skipped_text
 
@@ -29,7 +29,7 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSource:
+class FolderSource(Indexed):
     """Photographs in a folder, by their relative paths in sorted order.
 
     Attributes:
@@ -38,9 +38,6 @@ class FolderSource:
 
     store: Store
     has_depth = False
-
-    def __len__(self) -> int:
-        return len(self.index)
 
     @cached_property
     def index(self) -> Index:
@@ -61,15 +58,6 @@ class FolderSource:
                 yield path
             else:
                 skipped["not an image"] += 1
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> number of files that do not belong to the source."""
-        return dict(self.index.facts["skipped"])
-
-    def image_id(self, position: int) -> str:
-        """The relative path at a position in the sorted list."""
-        return self.index.id(position)
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one photograph. Raises SourceRejected, see ``Store.read`` and ``read_rgb``."""

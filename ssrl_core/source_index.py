@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,6 +75,28 @@ class Index:
         if not 0 <= position < self._count:
             raise IndexError(f"position {position} is not in 0 .. {len(self) - 1}")
         return _ROW.unpack_from(self._map, self._text + position * _ROW.size)
+
+
+class Indexed:
+    """A source whose images stand in an index: their number, their ids, and what was left out."""
+
+    if TYPE_CHECKING:  # a field of some sources; others make it when it is asked for
+
+        @property
+        def index(self) -> Index:
+            """The list of the images."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> number of files or entries that are left out."""
+        return dict(self.index.facts["skipped"])
+
+    def image_id(self, position: int) -> str:
+        """The id at a position, in the order of the index."""
+        return self.index.id(position)
 
 
 def list_ids(ids: Iterable[str], facts: Facts) -> Index:

@@ -30,7 +30,7 @@ from .hookspecs import hookimpl
 from .imageio import read_rgb
 from .source_depth import intrinsics_option, join_depth, read_intrinsics, read_scale, scale_option
 from .source_files import Store, locate
-from .source_index import Facts, Index, index_by_id
+from .source_index import Facts, Index, Indexed, index_by_id
 from .types import Intrinsics, SourceImage
 from .uris import query_options, skipped_text
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class ManifestSource:
+class ManifestSource(Indexed):
     """Images that a table names.
 
     Attributes:
@@ -56,22 +56,10 @@ class ManifestSource:
     scale: float
     intrinsics: Intrinsics | None
 
-    def __len__(self) -> int:
-        return len(self.index)
-
     @property
     def has_depth(self) -> bool:
         """Whether the images have depth."""
         return bool(self.index.facts["depth"])
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> number of lines that are left out."""
-        return dict(self.index.facts["skipped"])
-
-    def image_id(self, position: int) -> str:
-        """The path at a position, in the order of the index."""
-        return self.index.id(position)
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one image. Raises SourceRejected where a file is missing or damaged, or they do not fit."""

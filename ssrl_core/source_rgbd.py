@@ -44,7 +44,7 @@ from .hookspecs import hookimpl
 from .seeding import stable_hash
 from .source_depth import join_depth, read_intrinsics, scale_option
 from .source_files import Store, locate
-from .source_index import Index, index_by_id, list_ids
+from .source_index import Index, Indexed, index_by_id, list_ids
 from .types import Intrinsics, SourceImage
 from .uris import query_options, skipped_text
 
@@ -134,7 +134,7 @@ class Pattern(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class RgbdSource:
+class RgbdSource(Indexed):
     """Colour and depth images in a folder.
 
     Attributes:
@@ -155,9 +155,6 @@ class RgbdSource:
     by_time: bool = False
     has_depth = True
 
-    def __len__(self) -> int:
-        return len(self.index)
-
     @cached_property
     def index(self) -> Index:
         """The list of the pairs. Raises SourceError where there are none."""
@@ -167,15 +164,6 @@ class RgbdSource:
         if not len(index):
             raise SourceError(_no_pair(f"rgbd:{self.store}", self.store, files, [(str(self.color), str(self.depth))]))
         return index
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> number of files that have no counterpart, or are left out."""
-        return dict(self.index.facts["skipped"])
-
-    def image_id(self, position: int) -> str:
-        """The id at a position, in the order of the colour files."""
-        return self.index.id(position)
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one pair. Raises SourceRejected where either is missing or damaged, or where they do not fit."""

@@ -31,7 +31,7 @@ from .hookspecs import hookimpl
 from .imageio import read_rgb
 from .source_depth import intrinsics_option, join_depth, scale_option
 from .source_files import Store, locate
-from .source_index import Index, index_by_id
+from .source_index import Index, Indexed, index_by_id
 from .types import Intrinsics, SourceImage
 from .uris import query_options, skipped_text
 
@@ -46,7 +46,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class WebDatasetSource:
+class WebDatasetSource(Indexed):
     """Images in tar files.
 
     Attributes:
@@ -61,18 +61,6 @@ class WebDatasetSource:
     has_depth: bool
     scale: float
     intrinsics: Intrinsics | None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> number of samples, members or tar files that are left out."""
-        return dict(self.index.facts["skipped"])
-
-    def image_id(self, position: int) -> str:
-        """The id at a position, in the order of the index."""
-        return self.index.id(position)
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one image. Raises SourceRejected where it is damaged, or its tar file has changed."""

@@ -116,7 +116,7 @@ def test_tokens_are_counted_with_a_model_and_estimated_without(write_mix, tmp_pa
     pytest.importorskip("transformers", reason="the 'train' extra is not installed")
     from transformers import AutoProcessor
 
-    from ssrl_core.evaluate import token_ids
+    from ssrl_core.completions import token_ids
     from ssrl_core.tiny import build_tiny_model
 
     path = write_mix("size: 112\nsamples: 9\ntasks: {cropped_patch: }")

@@ -10,7 +10,6 @@ confusion report          what is given instead of the truth; the page
 
 from __future__ import annotations
 
-from ..completions import token_ids
 from .accuracy import ALL, Change, Row, compare, rows
 from .folder import Answer, EvaluationError, answers_of
 from .models import Sampling, Transformers
@@ -28,5 +27,4 @@ __all__ = [
     "compare",
     "evaluate",
     "rows",
-    "token_ids",
 ]

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from ..answers import COMPLETION, extract_answer
+from ..completions import token_ids
 from ..differences import differences
 from ..errors import PluginFailed, RecipeError
-from ..evaluate import token_ids
 from ..include import self_contained
 from ..mix import Example, SplitName, load_mix
 from ..mixfile import read_mix
