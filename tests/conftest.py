@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ssrl_core import plugins, sources
 
@@ -125,3 +127,14 @@ def write_mix(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twelve small images in a folder with a space and letters of other scripts in its name."""
+    folder = tmp_path / "фото ü"
+    folder.mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02} é.png")
+    return folder

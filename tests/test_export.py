@@ -10,7 +10,6 @@ from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,17 +67,6 @@ def install_showing(install_toy):
         install_toy(*SHOWING, ("\n    pass", f"\n    {code}"), **facts)
 
     return install
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Twelve small images in a folder with a space and letters of other scripts in its name."""
-    folder = tmp_path / "фото ü"
-    folder.mkdir()
-    for number in range(12):
-        pixels = np.random.default_rng(number).integers(0, 256, (72, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02} é.png")
-    return folder
 
 
 @pytest.fixture

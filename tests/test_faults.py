@@ -9,7 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,17 +23,6 @@ SHOWS_ITS_IMAGE = (
     ),
     ('Sample((Image.new("RGB", (32, 32)),), "AB"[rng.integers(2)])', "Sample((Image.fromarray(source.rgb),), truth)"),
 )
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Twelve small photographs."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(12):
-        pixels = np.random.default_rng(number).integers(0, 256, (72, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    return folder
 
 
 @pytest.fixture
@@ -68,7 +56,7 @@ def test_an_image_that_is_lost_during_a_run_is_replaced_by_another(toy_mix, pict
     mix = load_mix(toy_mix())
     before = [mix[index] for index in range(40)]
     for number in range(0, 12, 2):
-        path = pictures / f"{number:02}.png"
+        path = pictures / f"{number:02} é.png"
         if fault == "deleted":
             path.unlink()
         elif fault == "truncated":

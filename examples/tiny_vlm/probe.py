@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from asking import answers
 from lessons import draw_rings
 from PIL import Image
-from transformers import AutoProcessor
 
 from ssrl_core.answers import extract_answer
-from ssrl_core.completions import complete, load_model
 from ssrl_core.sources import open_source, to_working_size
 from ssrl_core.types import SourceImage
 
@@ -40,7 +39,7 @@ def farthest_ring(scene: SourceImage, rng: np.random.Generator) -> Question | No
     order = np.argsort(deep)
     if len(deep) < 4 or deep[order[-1]] < 1.25 * deep[order[-2]]:
         return None
-    return Question("farthest ring", image, "<image>Which of the rings is farthest?", str(order[-1] + 1))
+    return Question("farthest ring", image, "Which of the rings is farthest?", str(order[-1] + 1))
 
 
 def farther_half(scene: SourceImage, rng: np.random.Generator) -> Question | None:
@@ -52,7 +51,7 @@ def farther_half(scene: SourceImage, rng: np.random.Generator) -> Question | Non
         return None
     mirrored = ("left" if left > right else "right") != wanted
     rgb = np.ascontiguousarray(scene.rgb[:, ::-1]) if mirrored else scene.rgb
-    return Question("farther half", Image.fromarray(rgb), "<image>Which half is farther, left or right?", wanted)
+    return Question("farther half", Image.fromarray(rgb), "Which half is farther, left or right?", wanted)
 
 
 def in_order(scene: SourceImage, rng: np.random.Generator) -> Question | None:
@@ -61,7 +60,7 @@ def in_order(scene: SourceImage, rng: np.random.Generator) -> Question | None:
     image, _, deep = draw_rings(scene, rng, count=2)
     if len(deep) < 2 or max(deep) < 1.25 * min(deep) or (deep[0] < deep[1]) != wanted:
         return None
-    return Question("in order", image, "<image>Is ring 1 nearer than ring 2, yes or no?", "yes" if wanted else "no")
+    return Question("in order", image, "Is ring 1 nearer than ring 2, yes or no?", "yes" if wanted else "no")
 
 
 KINDS: dict[str, Callable[[SourceImage, np.random.Generator], Question | None]] = {
@@ -87,20 +86,11 @@ def questions(count: int) -> list[Question]:
     return result
 
 
-def ask(model_path: Path, asked: list[Question], *, instruction: str = "", batch: int = 50) -> dict[str, float]:
+def ask(model_path: Path, asked: list[Question], *, instruction: str = "") -> dict[str, float]:
     """Share of right answers by kind, greedily; an answer is what is boxed, or else all that is written."""
-    model, processor = load_model(str(model_path)), AutoProcessor.from_pretrained(model_path)
+    written = answers(model_path, [([question.image], question.text + instruction) for question in asked], longest=24)
     right: dict[str, list[bool]] = {}
-    for start in range(0, len(asked), batch):
-        part = asked[start : start + batch]
-        prompts = []
-        for question in part:
-            content = [{"type": "image"}, {"type": "text", "text": question.text.removeprefix("<image>") + instruction}]
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            prompts.append(list(processor(text=[text], images=[question.image])["input_ids"][0]))
-        written = complete(model, processor, prompts, [[q.image] for q in part], max_new_tokens=24)
-        for question, completion in zip(part, written, strict=True):
-            text = processor.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            answer = extract_answer(text) or text
-            right.setdefault(question.kind, []).append(answer.strip().rstrip(".") == question.truth)
+    for question, text in zip(asked, written, strict=True):
+        answer = extract_answer(text) or text
+        right.setdefault(question.kind, []).append(answer.strip().rstrip(".") == question.truth)
     return {kind: sum(values) / len(values) for kind, values in right.items()}

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from asking import answers
 from lessons import COLUMNS, LESSONS, ROWS, Lesson
-from transformers import AutoProcessor
 
-from ssrl_core.completions import complete, load_model
 from ssrl_core.sources import open_source, to_working_size
 
 matplotlib.use("Agg")
@@ -39,10 +38,13 @@ def main() -> None:
         name: [(lesson, question) for lesson in lessons(name, arguments.rooms) for question in lesson.questions]
         for name in LESSONS
     }
-    answers = {name: ask(arguments.model, pairs) for name, pairs in asked.items()}
+    written = {
+        name: answers(arguments.model, [(lesson.images, question) for lesson, (question, _) in pairs], longest=40)
+        for name, pairs in asked.items()
+    }
     counts: dict[str, list[tuple[float, float]]] = {}
     for name, pairs in asked.items():
-        for (_, (question, truth)), answer in zip(pairs, answers[name], strict=True):
+        for (_, (question, truth)), answer in zip(pairs, written[name], strict=True):
             parts = float(np.mean([a == b for a, b in zip(truth, answer.ljust(len(truth)), strict=False)]))
             kind = f"{name}: " + "".join(c for c in question.split("\n")[0] if not c.isdigit()).replace("  ", " ")
             for letter in "ABCD":
@@ -56,7 +58,7 @@ def main() -> None:
     (arguments.out / "skills.json").write_text(json.dumps(shares, indent=1))
     for kind, share in shares.items():
         print(f"{kind:75} n {share['n']:4}  exact {share['exact']:.2f}  digits {share['parts']:.2f}")
-    draw(arguments.out / "answers.png", asked, answers)
+    draw(arguments.out / "answers.png", asked, written)
     if (arguments.model / "curves.json").exists():
         draw_curves(arguments.out / "curves.png", json.loads((arguments.model / "curves.json").read_text())["curves"])
 
@@ -71,27 +73,10 @@ def lessons(name: str, count: int) -> list[Lesson]:
     return result
 
 
-def ask(folder: Path, asked: list[tuple[Lesson, tuple[str, str]]], *, batch: int = 48) -> list[str]:
-    """What the model answers to each question alone, greedily."""
-    model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
-    result = []
-    for start in range(0, len(asked), batch):
-        part = asked[start : start + batch]
-        prompts = []
-        for lesson, (question, _) in part:
-            content = [*({"type": "image"} for _ in lesson.images), {"type": "text", "text": question}]
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            prompts.append(list(processor(text=[text], images=lesson.images)["input_ids"][0]))
-        longest = max(len(truth) for _, (_, truth) in part) + 4
-        written = complete(model, processor, prompts, [lesson.images for lesson, _ in part], max_new_tokens=longest)
-        result += [processor.tokenizer.decode(w.token_ids, skip_special_tokens=True) for w in written]
-    return result
-
-
 def draw(
     path: Path,
     asked: dict[str, list[tuple[Lesson, tuple[str, str]]]],
-    answers: dict[str, list[str]],
+    written: dict[str, list[str]],
     *,
     rooms: int = 5,
 ) -> None:
@@ -100,7 +85,7 @@ def draw(
     figure, axes = plt.subplots(rooms + len(others), 7, figsize=(18, 2.3 * (rooms + len(others))))
     for axis in axes.flat:
         axis.axis("off")
-    cells = list(zip(asked["cells"], answers["cells"], strict=True))
+    cells = list(zip(asked["cells"], written["cells"], strict=True))
     seen: list[Lesson] = []
     for (lesson, (question, truth)), answer in cells:
         if not any(lesson is known for known in seen):
@@ -116,7 +101,7 @@ def draw(
             axis.imshow(np.array(digits).reshape(ROWS, COLUMNS), cmap=MAPS[question.split()[0]], vmin=0, vmax=9)
             axis.set_title(f"{question.split()[0].lower()}: {name}", fontsize=8)
     for row, name in enumerate(others, start=rooms):
-        for column, ((lesson, (question, truth)), answer) in enumerate(zip(asked[name], answers[name], strict=True)):
+        for column, ((lesson, (question, truth)), answer) in enumerate(zip(asked[name], written[name], strict=True)):
             if column >= 7:
                 break
             axis = axes[row, column]
