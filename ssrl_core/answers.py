@@ -62,9 +62,13 @@ def judge(completion: str, verify: Callable[[str], float], *, format_weight: flo
         format_weight: in [0, 1].
     """
     answer = extract_answer(completion)
+    return verdict(answer, 0.0 if answer is None else verify(answer), format_weight=format_weight)
+
+
+def verdict(answer: str | None, value: float, *, format_weight: float) -> Verdict:
+    """The verdict on an answer that its verifier gave ``value``, or on a completion that has none."""
     if answer is None:
         return Verdict(score=0.0, acc=0.0, format=0.0, pred="")
-    value = verify(answer)
     return Verdict(score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer)
 
 
@@ -77,6 +81,8 @@ def normalize(answer: str) -> str:
     r"""The answer in lower case without ``\text{}``, ``$``, ``*``, quotes, brackets around it and the final dot."""
     if len(answer) > _LONGEST_ANSWER:
         return answer
+    if answer.isascii() and answer.replace("-", "").isalnum():  # as most answers are: nothing to take off
+        return answer.casefold()
     text = _SPACING.sub(" ", answer.translate(_DASHES)).replace("\\rightarrow", "→").replace("\\to", "→").casefold()
     before = None
     while text != before:

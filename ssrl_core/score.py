@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from .answers import FORMAT_WEIGHT, judge
+from .answers import FORMAT_WEIGHT, extract_answer, verdict
 from .errors import PluginFailed, SSRLError
 from .plugins import load_task
 
@@ -26,6 +27,8 @@ _reported: set[tuple[str, type]] = set()
 
 VERIFIER_LIMIT = 10.0
 """Seconds that a verifier may take for one answer."""
+
+_BATCH = 256  # rollouts that are scored at once
 
 SAME = 1e-6
 """Scores that differ by less are the same: trainers keep them in 32 bits."""
@@ -67,7 +70,12 @@ def _adapter() -> TypeAdapter[Key]:
 
 
 def score(key: Key, completion: str) -> dict[str, float | str]:
-    """The reward of one completion, always with the same keys.
+    """The reward of one completion, always with the same keys; see ``score_all``."""
+    return score_all([(key, completion)])[0]
+
+
+def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
+    """The reward of each completion, always with the same keys. Many at once cost half as much each as one by one.
 
     A verifier that fails costs that completion its reward, never the run; the first failure of its kind is logged
     with its traceback, and all show in ``error``.
@@ -75,18 +83,35 @@ def score(key: Key, completion: str) -> dict[str, float | str]:
     Returns:
         ``score`` in [0, 1], ``acc``, ``format`` and ``error`` (0.0 or 1.0), and ``pred``, the extracted answer.
     """
-    task = load_task(key.task, wrappers=key.wrappers)
-    verify = partial(task.verify_answer, truth=key.truth, params=key.params, limit=VERIFIER_LIMIT)
-    try:
-        verdict = judge(completion, verify, format_weight=key.format_weight)
-    except PluginFailed as err:
-        kind = key.task, type(err.__cause__)
+    answers = [extract_answer(completion) for _, completion in cases]
+    by_task: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True)):
+        if answer is not None:
+            by_task.setdefault((key.task, key.wrappers), []).append(number)
+    values: dict[int, float | PluginFailed] = {}
+    for (name, wrappers), numbers in by_task.items():
+        answered = [(answers[number] or "", cases[number][0].truth, cases[number][0].params) for number in numbers]
+        outcomes = load_task(name, wrappers=wrappers).verify_answers(answered, limit=VERIFIER_LIMIT)
+        values |= zip(numbers, outcomes, strict=True)
+    return [
+        _facts(key, answer, values.get(number, 0.0))
+        for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True))
+    ]
+
+
+def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[str, float | str]:
+    if isinstance(value, PluginFailed):
+        kind = key.task, type(value.__cause__)
         if kind not in _reported:  # one that always fails would fill the log
             _reported.add(kind)
-            logger.exception("no reward for a completion of %s; more failures of this kind are only counted", key.task)
+            logger.error(
+                "no reward for a completion of %s; more failures of this kind are only counted",
+                key.task,
+                exc_info=value,
+            )
         return {"score": 0.0, "acc": 0.0, "format": 0.0, "error": 1.0, "pred": ""}
-    facts = {"score": verdict.score, "acc": verdict.acc, "format": verdict.format}
-    return {**facts, "error": 0.0, "pred": verdict.pred}
+    found = verdict(answer, value, format_weight=key.format_weight)
+    return {"score": found.score, "acc": found.acc, "format": found.format, "error": 0.0, "pred": found.pred}
 
 
 @dataclass
@@ -139,17 +164,13 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None) -> dict[str, A
     skipped: Counter[str] = Counter()
     try:
         with written_whole(output) if output else nullcontext() as file:
-            for line in _lines(paths):
-                try:
-                    facts = json.loads(line)
-                    key, completion = _understand(facts)
-                except ValueError as err:
-                    skipped[str(err) if type(err) is ValueError else "not JSON"] += 1
-                    continue
-                new = score(key, completion)
-                tallies.setdefault(f"{key.task}@{key.level}", Tally()).add(new, facts.get("score"))
-                if file is not None:
-                    file.write((json.dumps({**facts, **new}, ensure_ascii=False) + "\n").encode())
+            rollouts = _understood(_lines(paths), skipped)
+            while batch := list(islice(rollouts, _BATCH)):
+                rewards = score_all([case for _, case in batch])
+                for (facts, (key, _)), new in zip(batch, rewards, strict=True):
+                    tallies.setdefault(f"{key.task}@{key.level}", Tally()).add(new, facts.get("score"))
+                    if file is not None:
+                        file.write((json.dumps({**facts, **new}, ensure_ascii=False) + "\n").encode())
             if not tallies:
                 reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common()) or "they are empty"
                 raise SSRLError(f"no rollout to score in {', '.join(map(str, paths))}: {reasons}")
@@ -163,6 +184,18 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
     for path in paths:
         with open(path, "rb") as file:
             yield from filter(bytes.strip, file)
+
+
+def _understood(lines: Iterable[bytes], skipped: Counter[str]) -> Iterator[tuple[dict[str, Any], tuple[Key, str]]]:
+    """The facts of each line, and what is to be scored; what cannot be is counted by its reason."""
+    for line in lines:
+        try:
+            facts = json.loads(line)
+            case = _understand(facts)
+        except ValueError as err:
+            skipped[str(err) if type(err) is ValueError else "not JSON"] += 1
+        else:
+            yield facts, case
 
 
 def _understand(facts: Any) -> tuple[Key, str]:

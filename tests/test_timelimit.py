@@ -9,7 +9,7 @@ import pytest
 
 from ssrl_core.errors import PluginFailed
 from ssrl_core.plugins import load_task
-from ssrl_core.timelimit import MOST_STUCK, TimeLimitExceeded, call_within
+from ssrl_core.timelimit import MOST_STUCK, TimeLimitExceeded, TooManyStuck, call_all_within, call_within
 
 
 def fail():
@@ -35,6 +35,26 @@ def test_calls_at_once_keep_their_results_apart():
     for thread in threads:
         thread.join()
     assert results == [[(k, n) for n in range(50)] for k in range(8)]
+
+
+def test_of_many_calls_only_those_that_do_not_come_back_are_lost():
+    gate = threading.Event()
+
+    def stick():
+        gate.wait()
+
+    functions = [lambda: 1, stick, lambda: 2, fail, stick, lambda: 3, stick, lambda: 4]
+    outcomes = call_all_within(1, functions, owner="many, some stuck")
+    assert [outcome.result for outcome in outcomes] == [1, None, 2, None, None, 3, None, None]
+    errors = [type(outcome.error) for outcome in outcomes]
+    exceeded, none = TimeLimitExceeded, type(None)
+    assert errors == [none, exceeded, none, TimeoutError, exceeded, none, exceeded, TooManyStuck]
+    gate.set()
+
+
+def test_the_limit_is_that_of_each_call_and_not_of_all():
+    calls = [lambda n=n: time.sleep(0.5) or n for n in range(5)]
+    assert [outcome.result for outcome in call_all_within(2, calls, owner="slow but sound")] == list(range(5))
 
 
 def test_a_process_that_was_stopped_longer_than_the_limit_has_not_exceeded_it():

