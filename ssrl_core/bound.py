@@ -168,6 +168,7 @@ def bind_task(name: str, config: MixConfig, stages: Sequence[Stage], *, split: S
         raise MixError(explain(err, where, task.options_model, below=("tasks", name, "options"))) from err
     try:
         source = open_source(uri)
+        images = Split(source, split, fraction=config.heldout.fraction)
     except SourceError as err:
         raise SourceError(f"{where('tasks', name)}: {err}") from err
     if task.info.needs_depth and not source.has_depth:
@@ -184,7 +185,7 @@ def bind_task(name: str, config: MixConfig, stages: Sequence[Stage], *, split: S
         shares=shares,
         source_uri=uri,
         source=source,
-        images=Split(source, split, fraction=config.heldout.fraction),
+        images=images,
         instruction=config.instruction,
     )
 

@@ -201,7 +201,7 @@ def _tasks(tasks: Mapping[str, Any]) -> Iterator[str]:
         rows.append([name, f"{task['share']:.1%}", str(task["samples"]), str(task["heldout_samples"])])
         if "source" in task:
             options = ", ".join(f"{key} {json.dumps(value)}" for key, value in task["options"].items())
-            images = ["endless" if count is None else str(count) for count in task["images"].values()]
+            images = ["> 1,000,000" if count is None else str(count) for count in task["images"].values()]
             rows[-1] += [str(task["seed"]), options or "-", *images, task["source"]]
     return _table(rows)
 

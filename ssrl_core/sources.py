@@ -83,7 +83,7 @@ class Split:
 
     @property
     def count(self) -> int | None:
-        """Number of images; None where they are made on demand."""
+        """Number of images; None where the source has more than a million: these are not looked at one by one."""
         return None if self._positions is None else len(self._positions)
 
     def draw(self, rng: np.random.Generator) -> str:
