@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -50,6 +51,18 @@ def split_grid(rgb: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
     ]
 
 
+def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
+    """The mean colours of side x side cells of a picture, as float64, side x side x 3.
+
+    The cells differ in size by a pixel at most. For whether two patches look alike; the area interpolation of OpenCV
+    takes four times as long where the sizes do not divide.
+    """
+    rows, columns = (np.rint(np.arange(side + 1) * (length / side)).astype(int) for length in rgb.shape[:2])
+    sums = np.diff(np.diff(cv2.integral(rgb)[rows[:, None], columns], axis=0), axis=1)
+    means: np.ndarray = sums / np.outer(np.diff(rows), np.diff(columns))[..., None]
+    return means
+
+
 def compose_grid(patches: Sequence[np.ndarray], columns: int, *, labels: Sequence[str]) -> Image.Image:
     """One picture of equal patches, each under its label, with white gutters between; no pixel of a patch is covered.
 
@@ -64,16 +77,37 @@ def compose_grid(patches: Sequence[np.ndarray], columns: int, *, labels: Sequenc
     height, width = patches[0].shape[:2]
     size = text_size(width * columns, height * rows)
     gutter, band = max(4, size // 3), size + 2
-    canvas = Image.new("RGB", (columns * (width + gutter) + gutter, rows * (height + band + gutter)), PAPER)
-    frame = ImageDraw.Draw(canvas)
+    canvas = np.full((rows * (height + band + gutter), columns * (width + gutter) + gutter, 4), 255, np.uint8)
     for k, (patch, label) in enumerate(zip(patches, labels, strict=True)):
         row, column = divmod(k, columns)
         left = gutter + column * (width + gutter)
         top = row * (height + band + gutter) + band
-        draw_text(canvas, label, centre=(left + width / 2, top - 1 - band / 2), size=size)
-        frame.rectangle((left - 1, top - 1, left + width, top + height), outline=FRAME)
-        canvas.paste(Image.fromarray(np.ascontiguousarray(patch)), (left, top))
-    return canvas
+        tag = _label(label, size, min(size * len(label), width + gutter) // 2 * 2 + width % 2)
+        across = left + (width - tag.shape[1]) // 2
+        canvas[top - band : top, across : across + tag.shape[1]] = tag
+        cv2.rectangle(canvas, (left - 1, top - 1), (left + width, top + height), (*FRAME, 255))
+        cv2.cvtColor(patch, cv2.COLOR_RGB2RGBA, dst=canvas[top : top + height, left : left + width])
+    return _picture(canvas)
+
+
+def to_image(rgb: np.ndarray) -> Image.Image:
+    """The Pillow image of a uint8 H x W x 3 array; the same as ``Image.fromarray``, in two thirds of its time."""
+    return _picture(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA))
+
+
+def _picture(rgbx: np.ndarray) -> Image.Image:
+    """An RGB image of pixels of four bytes, as Pillow has them in memory: it only copies these."""
+    height, width = rgbx.shape[:2]
+    return Image.frombytes("RGB", (width, height), rgbx, "raw", "RGBX")
+
+
+@lru_cache(maxsize=512)
+def _label(text: str, size: int, width: int) -> np.ndarray:
+    """A label as ``compose_grid`` puts it above a patch, uint8, height x width x 4. Must not be written to."""
+    band = size + 2
+    tag = Image.new("RGB", (width, band), PAPER)
+    draw_text(tag, text, centre=(width / 2, band / 2 - 1), size=size)
+    return cv2.cvtColor(np.asarray(tag), cv2.COLOR_RGB2RGBA)
 
 
 class MarkerRoom(NamedTuple):

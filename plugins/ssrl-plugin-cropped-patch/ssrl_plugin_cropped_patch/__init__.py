@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 from pydantic import AfterValidator
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import match_choice
+from ssrl_core.drawing import thumbnail, to_image
 from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 
 PIECES = "A: <image>\nB: <image>\nC: <image>\nD: <image>"
@@ -120,7 +120,7 @@ class CroppedPatchOptions(Options):
 def ssrl_task_info() -> TaskInfo:
     """Facts of the task."""
     return TaskInfo(
-        version="2",
+        version="3",
         summary="find the piece that fills the hole in a picture",
         levels={name: Level(setting.summary, 1 / 4, tuple(LETTERS)) for name, setting in SETTINGS.items()},
         options=CroppedPatchOptions,
@@ -157,7 +157,7 @@ def ssrl_generate_sample(
     holed = rgb.copy()
     holed[top : top + side, left : left + side] = 0
     return Sample(
-        images=tuple(Image.fromarray(image) for image in (holed, *(pieces[k] for k in order))),
+        images=tuple(to_image(image) for image in (holed, *(pieces[k] for k in order))),
         truth=LETTERS[answer],
         params={
             "hole": [left, top, side],
@@ -243,7 +243,7 @@ def _cut(rgb: np.ndarray, view: View, *, corner: tuple[int, int], side: int) -> 
 
 def _check_one_solution(rgb: np.ndarray, pieces: list[np.ndarray], *, corner: tuple[int, int]) -> None:
     """Raises SourceRejected where two pieces look the same, or a wrong one joins the rim of the hole about as well."""
-    small = np.stack([cv2.resize(piece, (16, 16), interpolation=cv2.INTER_AREA) for piece in pieces]).astype(np.float32)
+    small = np.stack([thumbnail(piece, 16) for piece in pieces])
     for k in range(3):
         if np.abs(small[k + 1 :] - small[k]).mean(axis=(1, 2, 3)).min() < SAME_LOOK:
             raise SourceRejected("two pieces look alike")

@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import normalize
-from ssrl_core.drawing import compose_grid, split_grid
+from ssrl_core.drawing import compose_grid, split_grid, thumbnail
 from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 
 WORDINGS = {
@@ -69,7 +69,7 @@ def ssrl_task_info() -> TaskInfo:
     """Facts of the task."""
     answers = {level: _answers(side * side) for level, side in SIDES.items()}
     return TaskInfo(
-        version="2",
+        version="3",
         summary="find the one patch of a picture that is flipped, and how",
         levels={
             "1": Level("2 x 2 patches", 1 / 8, answers["1"]),
@@ -100,7 +100,7 @@ def ssrl_generate_sample(
         raise SourceRejected("patches too small")
     patches = split_grid(source.rgb, side, side)
     _check_visible(patches, side, place=place, direction=direction)
-    patches[place] = patches[place][FLIPS[direction]]
+    patches[place] = cv2.flip(patches[place], int(direction == "horizontal"))
     image = compose_grid(patches, side, labels=[str(k + 1) for k in range(side * side)])
     params = {"side": side, "prompt": prompt, "partial_credit": options.partial_credit}
     return Sample(images=(image,), truth=truth, params=params)
@@ -141,7 +141,7 @@ def _check_visible(patches: list[np.ndarray], side: int, *, place: int, directio
     """
     true = patches[place]
     flipped, turned = true[FLIPS[direction]], true[::-1, ::-1]
-    small = cv2.resize(true, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = thumbnail(true, 16)
     if np.abs(small - small[FLIPS[direction]]).mean() < SAME_LOOK:
         raise SourceRejected("the flip is hardly visible")
     fit = _misfit(true, patches, side, place=place)

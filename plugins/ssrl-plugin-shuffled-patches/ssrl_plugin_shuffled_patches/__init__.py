@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 from pydantic import AfterValidator
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
 from ssrl_core.answers import match_sequence, parse_sequence, share_in_place
 from ssrl_core.answers import permutations as every_order
-from ssrl_core.drawing import compose_grid, split_grid
+from ssrl_core.drawing import compose_grid, split_grid, thumbnail
 from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
 
 WORDINGS = {
@@ -86,7 +85,7 @@ def ssrl_task_info() -> TaskInfo:
     threes, fours, sixes = (every_order(count, without_identity=True) for count in (3, 4, 6))
     mixed = "2 x 2, 2 x 2 with a white patch, and strips of 3 or 4, as in the paper"
     return TaskInfo(
-        version="2",
+        version="3",
         summary="put the shuffled patches of a picture back in order",
         levels={
             "1": Level("2 x 2 patches", 1 / 23, fours),
@@ -189,7 +188,7 @@ def _check_one_solution(patches: list[np.ndarray], rows: int, columns: int, *, w
     white itself counts: a patch that is nearly white could be the painted one.
     """
     looks = patches if white is None else [*patches, np.full_like(patches[white], 255)]
-    small = np.stack([cv2.resize(patch, (8, 8), interpolation=cv2.INTER_AREA) for patch in looks]).astype(np.float32)
+    small = np.stack([thumbnail(patch, 8) for patch in looks])
     for k in range(len(small) - 1):
         if np.abs(small[k + 1 :] - small[k]).mean(axis=(1, 2, 3)).min() < SAME_PATCH:
             raise SourceRejected("two patches look alike")
