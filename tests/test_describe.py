@@ -98,7 +98,15 @@ def test_a_source_without_a_heldout_image_is_an_error_of_its_task(write_mix, tmp
 def test_the_text_has_every_task_stage_level_and_file(write_mix):
     write_mix(MIX, "base.yaml")
     page = as_text(describe_mix(write_mix("include: base.yaml\nseed: 3"), trials=2))
-    for part in ("base.yaml", "flipped_patch@2", "cropped_patch@1", "0 .. 44", "45 .. 89", "1 75%, 2 25%", "> 1,000,000"):
+    for part in (
+        "base.yaml",
+        "flipped_patch@2",
+        "cropped_patch@1",
+        "0 .. 44",
+        "45 .. 89",
+        "1 75%, 2 25%",
+        "> 1,000,000",
+    ):
         assert part in page
 
 
