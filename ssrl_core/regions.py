@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import radians, tan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -42,29 +43,54 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
     if source.depth is None:
         raise SourceRejected("no depth")
     height, width = source.depth.shape
-    depth = np.where(np.isfinite(source.depth) & (source.depth > 0), source.depth, np.float32(0))
     half = int(_SURROUND * radius)
-    window = np.ones((2 * half + 1, 2 * half + 1), np.uint8)
-    near, far = cv2.erode(depth, window), cv2.dilate(depth, window)
-    usable = (near > 0) & (far <= _STEEPEST * near)
     room = marker_room(width, height, radius=radius)
-    usable[: max(room.top, half)] = usable[-max(room.side, half) :] = False
-    usable[:, : max(room.side, half)] = usable[:, -max(room.side, half) :] = False
-    places = np.flatnonzero(usable)
+    top, side, window = max(room.top, half), max(room.side, half), 2 * half + 1
+    # What the windows of the pixels hold that have room; they are the only ones that are looked at.
+    columns = np.s_[side - half : max(0, width - side + half)]
+    inner = source.depth[top - half : max(0, height - side + half), columns]
+    if min(inner.shape) < window:
+        raise SourceRejected("no smooth region of valid depth")
+    inner = cv2.patchNaNs(inner.astype(np.float32), 0)
+    near, far = (_extremes(inner, window, pick=pick) for pick in (cv2.min, cv2.max))
+    places = np.flatnonzero((near > 0) & (far <= _STEEPEST * near) & (far < np.inf))
     if not len(places):
         raise SourceRejected("no smooth region of valid depth")
 
     # Evenly over depths, or else a wall that fills the picture would leave nothing in front of it to choose.
     places = rng.choice(places, size=16 * count)
-    places = places[np.argsort(near.flat[places], kind="stable")]
-    depths = near.flat[places]
+    depths = near.ravel()[places]
+    order = _stable_order(depths)
+    places, depths = places[order], depths[order]
     wanted = np.exp(rng.uniform(np.log(depths[0]), np.log(depths[-1]), size=count))
     after = np.clip(np.searchsorted(depths, wanted), 1, len(depths) - 1)
     closest = depths[after - (wanted**2 < depths[after - 1] * depths[after])]  # by the ratio
     first = np.searchsorted(depths, closest)
     alike = np.searchsorted(depths, closest, side="right") - first  # places that share a depth
-    y, x = np.divmod(places[first + (rng.random(count) * alike).astype(int)], width)
-    return Regions(x, y, near[y, x], far[y, x], half)
+    chosen = places[first + (rng.random(count) * alike).astype(int)]
+    y, x = np.divmod(chosen, near.shape[1])
+    return Regions(x + side, y + top, near.ravel()[chosen], far.ravel()[chosen], half)
+
+
+def _extremes(values: np.ndarray, window: int, *, pick: Callable[[np.ndarray, np.ndarray], Any]) -> np.ndarray:
+    """The least or largest value of every whole window of ``window`` x ``window`` pixels.
+
+    Windows are doubled until they are wide enough: fewer steps than OpenCV's filters take, however wide they are.
+    """
+    for across in (False, True):
+        wide = 1
+        while wide < window:
+            step = min(wide, window - wide)
+            shift = (np.s_[:, :-step], np.s_[:, step:]) if across else (np.s_[:-step], np.s_[step:])
+            values = pick(values[shift[0]], values[shift[1]])
+            wide += step
+    return values
+
+
+def _stable_order(positive: np.ndarray) -> np.ndarray:
+    """What a stable ``argsort`` of positive float32 numbers gives, ten times as fast: their bits sort as they do."""
+    keys = np.ascontiguousarray(positive).view(np.uint32).astype(np.uint64) << np.uint64(32)
+    return (np.sort(keys | np.arange(len(keys), dtype=np.uint64)) & np.uint64(2**32 - 1)).astype(np.intp)
 
 
 def camera_of(source: SourceImage, *, field_of_view: float = FIELD_OF_VIEW) -> Intrinsics:

@@ -120,11 +120,12 @@ def _metres(raw: np.ndarray, *, scale: float) -> np.ndarray:
     if raw.ndim != 2 or raw.dtype.kind not in "fiu" or not raw.size:
         raise SourceRejected("depth is not single-channel")
     metres = raw.astype(np.float32)
-    invalid = ~np.isfinite(metres) | (metres <= 0)
     if raw.dtype.kind in "iu":
-        invalid |= raw == _SATURATED
+        invalid = (raw <= 0) | (raw == _SATURATED)
         metres *= np.float32(scale)
-    metres[invalid] = np.nan
+    else:
+        invalid = ~((metres > 0) & (metres < np.inf))
+    np.copyto(metres, np.float32(np.nan), where=invalid)
     return metres
 
 

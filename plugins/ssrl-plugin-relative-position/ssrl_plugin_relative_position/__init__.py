@@ -195,15 +195,16 @@ def pair_of_bearing(
     slack = places.extent + places.extent[:, None] + TILT * np.abs(down)
     least = np.maximum(rule.distance, LEAST_PART * np.maximum(places.deep, places.deep[:, None]))
     fits = (onward - slack >= least) & (aside + slack <= tan(radians(rule.tolerance)) * (onward - slack))
-    across, below = (values - values[:, None] for values in (regions.x, regions.y))
-    fits &= (np.abs(across) >= room.beside) | (np.abs(below) >= room.above)
-    if not fits.any():
+    first, second = np.divmod(np.flatnonzero(fits), len(regions.x))
+    across, below = (values[second] - values[first] for values in (regions.x, regions.y))
+    apart = (np.abs(across) >= room.beside) | (np.abs(below) >= room.above)
+    if not apart.any():
         raise SourceRejected("no pair of regions in the direction asked for")
     if abs(cos(radians(bearing))) > 0.5:
-        kinds = (fits & ((below > 0) if wanted else (below < 0)) for wanted in lower)
-        fits = next((kind for kind in kinds if kind.any()), np.zeros_like(fits))
-    pairs = np.flatnonzero(fits)
+        kinds = (apart & ((below > 0) if wanted else (below < 0)) for wanted in lower)
+        apart = next((kind for kind in kinds if kind.any()), np.zeros_like(apart))
+    pairs = np.flatnonzero(apart)
     if not len(pairs):
         raise SourceRejected("such pairs in the other vertical order only")
-    first, second = divmod(int(rng.choice(pairs)), len(regions.x))
-    return first, second
+    pair = rng.choice(pairs)
+    return int(first[pair]), int(second[pair])
