@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import Any
 
+import cv2
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, DistributedSampler
@@ -90,6 +91,9 @@ def _content(example: Example) -> list[dict[str, str]]:
         elif text:
             parts.append({"type": "text", "text": text})
     return parts
+
+
+cv2.setNumThreads(1)  # many processes and threads of verl make samples at once; OpenCV's own threads only burn time
 
 
 class _Rendered:

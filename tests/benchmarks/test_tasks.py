@@ -25,6 +25,15 @@ LEVELS = ("1", "paper")
 SAMPLES = 12
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As exports and training make samples: OpenCV's threads wait for work in a loop, which costs up to a third."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("task", RGB + DEPTH)
 def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, tmp_path: Path, task: str, level: str):
