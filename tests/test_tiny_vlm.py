@@ -28,7 +28,7 @@ def example(monkeypatch: pytest.MonkeyPatch):
         return importlib.import_module(name)
 
     yield load
-    for name in ("lessons", "probe", "show"):
+    for name in ("asking", "lessons", "probe", "show"):
         sys.modules.pop(name, None)
 
 
@@ -139,6 +139,26 @@ def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
     assert [(q.text, q.truth, q.image.tobytes()) for q in again] == [
         (q.text, q.truth, q.image.tobytes()) for q in asked
     ]
+
+
+def test_the_kept_model_is_small_and_says_how_it_was_made() -> None:
+    files = [path for path in (HERE / "model").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10e6
+    made = json.loads((HERE / "model" / "curves.json").read_text())
+    assert {"seed", "steps", "batch", "lr", "size", "scenes"} <= set(made["settings"])
+    assert made["curves"][-1]["step"] == made["settings"]["steps"]
+
+
+def test_the_kept_model_sees_where_rings_are_and_which_is_nearer(example) -> None:
+    show, asking = example("show"), example("asking")
+    lessons = [lesson for name in ("places", "rings") for lesson in show.lessons(name, 16)]
+    asked = [(lesson.images, *pair) for lesson in lessons for pair in lesson.questions]
+    wanted = {"Column of ring": 1 / 7, "Row of ring": 1 / 5, "Which is nearer": 1 / 2}  # with chance
+    for begin, chance in wanted.items():
+        mine = [(images, question, truth) for images, question, truth in asked if question.startswith(begin)]
+        written = asking.answers(HERE / "model", [(images, question) for images, question, _ in mine], longest=4)
+        right = [answer == truth for answer, (*_, truth) in zip(written, mine, strict=True)]
+        assert np.mean(right) > (1 + chance) / 2, begin
 
 
 def test_a_pretraining_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:

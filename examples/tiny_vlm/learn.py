@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from ssrl_core.evaluate import Sampling, Transformers, compare, evaluate, rows
 from ssrl_core.mix import load_mix
 from ssrl_core.verl.launch import prepare, run
+from ssrl_core.verl.progress import StepLine
 
 HERE = Path(__file__).parent
 TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
@@ -75,8 +76,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learn"))
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cold-steps", type=int, default=80)
-    parser.add_argument("--steps", type=int, default=60, help="of GRPO")
+    parser.add_argument("--cold-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=45, help="of GRPO")
     arguments = parser.parse_args()
     disable_progress_bar()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def trained(kind: str, mix: Path, folder: Path, overrides: list[str]) -> Path:
     below = "huggingface" if kind == "sft" else "actor/huggingface"
     result = folder / kind / f"global_step_{launch.steps}" / below
     if not (result / "config.json").exists():
-        code, lost = run(launch)
+        code, lost = run(launch, on_step=StepLine(launch.steps))
         if code or lost or not (result / "config.json").exists():
             raise SystemExit(f"verl ended with code {code}, {lost} prompts failed; see {launch.folder / 'log.txt'}")
     return result.resolve()

@@ -1,6 +1,6 @@
 """Teach a small model of the Qwen2.5-VL architecture to see, on procedural rooms whose geometry is known.
 
-    python examples/tiny_vlm/pretrain.py --out runs/tiny_vlm [--size small|large] [--steps 6000] [--seed 0]
+    python examples/tiny_vlm/pretrain.py --out runs/tiny_vlm [--size small|large] [--steps 5000] [--seed 0]
 
 Stages from easy to hard, in one run (``lessons.py``): first the vision tower alone, whose every token has to tell what
 its cell shows; then questions to the whole model, about cells and rings, then relations, pieces, patches and seams. A
@@ -40,9 +40,9 @@ SIZES = {
 }
 # Share of each lesson in the batches of each stage, and the stage's share of all steps.
 STAGES = (
-    (0.20, {"dense": 1}),
-    (0.30, {"dense": 1, "places": 4}),
-    (0.50, {"dense": 2, "cells": 1, "places": 2, "rings": 4, "pieces": 3, "patches": 2, "seams": 2}),
+    (0.204, {"dense": 1}),
+    (0.192, {"dense": 1, "places": 4}),
+    (0.604, {"dense": 2, "cells": 1, "places": 2, "rings": 4, "pieces": 3, "patches": 2, "seams": 2}),
 )
 MOST_CELLS = 12  # visual tokens in a row or column of any picture
 HELDOUT = 1 / 16  # of the rooms, the last ones, are never trained on
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_vlm"))
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step")
     parser.add_argument("--scenes", type=int, default=8_000, help="rooms, rendered once")
     parser.add_argument("--every", type=int, default=500, help="steps from one measurement and checkpoint to the next")
@@ -191,6 +191,7 @@ class Encoder:
             "pixel_values": pixels["pixel_values"],
             "image_grid_thw": pixels["image_grid_thw"],
             "classes": torch.from_numpy(np.concatenate(maps, axis=1)),
+            "numbers": torch.tensor(self._ids("".join(map(str, range(1, CLASSES[-1]))))),
         }
 
     def _ids(self, text: str) -> list[int]:
@@ -221,14 +222,15 @@ def build(folder: Path, store: Path, *, size: str, seed: int) -> None:
 
 def train(arguments: argparse.Namespace, store: Path, start: Path) -> None:
     """All steps, with a measurement and a checkpoint now and then."""
-    weights = [w for share, w in STAGES for _ in range(round(share * arguments.steps))]
+    ends = np.rint(np.cumsum([share for share, _ in STAGES]) * arguments.steps).astype(int)
+    weights = [w for (_, w), count in zip(STAGES, np.diff(ends, prepend=0), strict=True) for _ in range(count)]
     checkpoint = arguments.out / "checkpoint.pt"
     model = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32, attn_implementation="eager")
     model.to(arguments.device).train()
     torch.manual_seed(arguments.seed)
     hidden = model.config.text_config.hidden_size
     heads = torch.nn.ModuleDict(
-        {"cells": torch.nn.Linear(hidden, sum(CLASSES)), "places": torch.nn.Linear(hidden, 2 * MOST_CELLS)}
+        {"cells": torch.nn.Linear(hidden, sum(CLASSES[:-1]) + 1), "places": torch.nn.Linear(hidden, 2 * MOST_CELLS)}
     ).to(arguments.device)
     # Muon for the matrices inside; AdamW for tables and vectors. Both at one rate, for their updates are of one size.
     inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in n and "lm_head" not in n]
@@ -296,9 +298,14 @@ def train(arguments: argparse.Namespace, store: Path, start: Path) -> None:
 
 
 def told(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """What every visual token says of its cell: logits, tokens x classes, for each of the four maps."""
+    """What every visual token says of its cell: logits, tokens x classes, for each of the four maps.
+
+    A ring's number is told in the language model's own terms: by the likeness to the digit's embedding.
+    """
     seen = model.model.visual(batch["pixel_values"], grid_thw=batch["image_grid_thw"]).pooler_output
-    return heads["cells"](seen).float().split(CLASSES, dim=-1)
+    *maps, none = heads["cells"](seen).float().split([*CLASSES[:-1], 1], dim=-1)
+    rings = seen.float() @ model.get_input_embeddings()(batch["numbers"]).float().T
+    return *maps, torch.cat([none, rings], dim=-1)
 
 
 def dense_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -116,14 +116,17 @@ def draw(
 def draw_curves(path: Path, curves: list[dict]) -> None:
     """Loss and share of right answer tokens by lesson."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4))
-    for name in LESSONS:
+    for name in ("dense", *LESSONS):
         points = [(record["step"], record["loss"][name]) for record in curves if name in record["loss"]]
-        left.plot(*zip(*points, strict=True), label=name)
+        left.plot(*np.array(points).reshape(-1, 2).T, label=name, color="black" if name == "dense" else None)
+    for name in curves[-1]["skills"]:
         points = [(record["step"], record["skills"][name]) for record in curves if "skills" in record]
-        right.plot(*zip(*points, strict=True), marker="o", label=name)
-    left.set(xlabel="step", ylabel="loss of the answers", yscale="log")
-    right.set(xlabel="step", ylabel="right answer tokens, held-out rooms", ylim=(0, 1))
-    right.legend()
+        dense = name.startswith("dense")
+        right.plot(*np.array(points).T, marker=None if dense else "o", linestyle=":" if dense else "-", label=name)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    right.set(xlabel="step", ylabel="share right, held-out rooms", ylim=(0, 1))
+    right.legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
