@@ -7,7 +7,7 @@ SEED ?= 1
 
 .PHONY: demo test test-fast bench lint install clean
 
-demo: install  ## a tiny model, its cold start, GRPO on all five tasks, on the CPU
+demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
 
 test: install  ## every test of core and plugins, the training runs included

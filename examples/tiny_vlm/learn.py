@@ -31,41 +31,44 @@ SAMPLINGS = {"sampled": Sampling(temperature=1.0, max_tokens=20), "greedy": Samp
 
 @dataclass(frozen=True)
 class Experiment:
-    """How a run differs from the main one.
+    """How the GRPO of a run differs from the main one.
 
     Attributes:
-        mix: what is changed in mix.yaml for GRPO, and for the evaluation but for options and schedules.
-        heldout: what is changed in it for evaluations alone.
+        tasks: what is changed in the tasks of mix.yaml.
+        schedule: the mix's schedule.
+        only: the one task that is kept.
+        level: of the evaluation.
         cold: whether there is a cold start (on the unchanged mix).
         seeds: how many of the seeds are run.
     """
 
-    mix: Mapping[str, Any] = field(default_factory=dict)
-    heldout: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schedule: list[dict[str, Any]] | None = None
+    only: str | None = None
+    level: int = 1
     cold: bool = True
     seeds: int = 1
 
+    def changed(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The mix that GRPO trains on."""
+        tasks = {name: facts | self.tasks.get(name, {}) for name, facts in base["tasks"].items()}
+        kept = tasks if self.only is None else {self.only: tasks[self.only]}
+        return {**base, "tasks": kept} | ({"schedule": self.schedule} if self.schedule else {})
 
-def every(**facts: Any) -> dict[str, Any]:
-    """The same for each task."""
-    return {"tasks": {task: facts for task in TASKS}}
+    def heldout(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The mix that is evaluated: all tasks alike."""
+        return {**base, "tasks": {name: {"level": self.level} for name in base["tasks"]}}
 
 
-SECOND = every(level=2)
+PARTIAL = ("shuffled_patches", "flipped_patch", "depth_ordering")
+SECOND = {key: {"level": 2} for key in TASKS}
 EXPERIMENTS = {
     "main": Experiment(seeds=3),
     "no_cold_start": Experiment(cold=False),
-    "partial_credit": Experiment(
-        mix={
-            "tasks": {
-                task: {"level": 1} | ({"options": {"partial_credit": True}} if partial else {})
-                for task, partial in zip(TASKS, (True, True, False, True, False), strict=True)
-            }
-        }
-    ),
-    "one_task": Experiment(mix={"tasks": {"relative_position": {"level": 1}}}),
-    "second_level": Experiment(mix=SECOND, heldout=SECOND),
-    "schedule": Experiment(mix=SECOND | {"schedule": [{"until": 0.5, "level": 1}]}, heldout=SECOND),
+    "partial_credit": Experiment(tasks={key: {"options": {"partial_credit": True}} for key in PARTIAL}),
+    "one_task": Experiment(only="depth_ordering"),
+    "second_level": Experiment(tasks=SECOND, level=2),
+    "schedule": Experiment(tasks=SECOND, level=2, schedule=[{"until": 0.5, "level": 1}]),
 }
 
 
@@ -76,8 +79,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learn"))
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cold-steps", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=45, help="of GRPO")
+    parser.add_argument("--cold-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=60, help="of GRPO")
     arguments = parser.parse_args()
     disable_progress_bar()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -103,12 +106,12 @@ def conduct(
     if experiment.cold:
         cold = trained(
             "sft",
-            write(cold_folder, "mix", base),
+            write(cold_folder, "mix", {"include": str(HERE / "cold.yaml"), "seed": seed}),
             cold_folder,
             [f"model.path={model}", f"trainer.total_training_steps={arguments.cold_steps}"],
         )
-    samples = arguments.steps * 20
-    mix = write(folder, "mix", base | {"samples": samples} | experiment.mix)
+    samples = arguments.steps * yaml.safe_load((HERE / "grpo.yaml").read_text())["data"]["train_batch_size"]
+    mix = write(folder, "mix", experiment.changed(base | {"samples": samples}))
     after = trained(
         "grpo",
         mix,
@@ -120,13 +123,13 @@ def conduct(
             f"trainer.save_freq={arguments.steps}",
         ],
     )
-    heldout = load_mix(write(folder, "heldout", base | experiment.heldout), split="heldout")
+    heldout = load_mix(write(folder, "heldout", experiment.heldout(base)), split="heldout")
     result: dict[str, Any] = {"rewards": rewards(folder)}
     before_folder = cold_folder if experiment.cold else arguments.out / "pretrained"
     for way, sampling in SAMPLINGS.items():
         stages = {}
         for stage, weights, where in (("before", cold, before_folder), ("after", after, folder)):
-            place = where / f"eval-{way}-{'level2' if experiment.heldout else 'level1'}-{seed}"
+            place = where / f"eval-{way}-level{experiment.level}-{seed}"
             stages[stage] = evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers
             result[f"{way} {stage}"] = [asdict(row) for row in rows(stages[stage])]
         result[f"{way} change"] = [asdict(row) for row in compare(stages["before"], stages["after"])]

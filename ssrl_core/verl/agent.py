@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
@@ -16,6 +17,10 @@ class TimedAgentLoop(SingleTurnAgentLoop):
     """One rollout; ``extra_fields["spans"]`` has the begin and the end of its parts, in seconds since the epoch."""
 
     _data: tuple[float, float]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        torch.set_num_threads(1)  # many small tensors in many processes: more threads would wait for each other
 
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """The images of a prompt."""

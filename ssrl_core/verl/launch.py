@@ -101,8 +101,10 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":
         env["VERL_USE_EXTERNAL_MODULES"] = "ssrl_core.verl.platform"
-        # Small images are processed several times faster without threads, and verl runs a process for everything.
-        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+        # A cold start prepares its images beside the training, where a second thread would only be in the way; in GRPO
+        # policy and rollouts wait for each other, and the processes between them use one thread of their own accord.
+        threads = 1 if stage == "sft" else min(2, os.cpu_count() or 1)
+        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         env["RAY_worker_niceness"] = "0"  # Ray starts workers at nice 15, and they are the whole run here
     return Launch((sys.executable, *entry), env, config, mix, folder)
 

@@ -133,7 +133,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     workers = min(2, os.cpu_count() or 1)  # prompts and images are prepared in these, mostly in Python
     if stage == "sft":
         return {
-            "data": {"num_workers": 0, "use_dynamic_bsz": False},
+            "data": {"num_workers": 1, "use_dynamic_bsz": False},
             "model": model,
             "engine": engine,
             "trainer": trainer,
