@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def complete(
     top_k: int = 0,
     log_probs: bool = True,
 ) -> list[Completion]:
-    """One completion a prompt, in order.
+    """One completion a prompt, in order. A prompt that stands there many times, with the same images, is read once.
 
     Args:
         model, processor: as transformers loads them.
@@ -84,26 +84,30 @@ def complete(
     pad = processor.tokenizer.pad_token_id
     ends = set(_end_tokens(model))
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    firsts, rows = _places(prompts, images)
+    different = [list(prompts[k]) for k in firsts]
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in different], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in different], device=model.device)
     inputs: dict[str, torch.Tensor] = {}
-    pictures = [picture for row in images for picture in row]
+    pictures = [picture for k in firsts for picture in images[k]]
     if pictures:
-        inputs = dict(processor.image_processor(images=pictures, return_tensors="pt"))
+        inputs = dict(processor.image_processor(images=pictures, return_tensors="pt").to(model.device))
         inputs["mm_token_type_ids"] = (ids == processor.image_token_id).long()
     # The policy itself: models bring a penalty for repetition in their generation configuration.
     sampling: dict[str, Any] = {"do_sample": temperature > 0, "repetition_penalty": 1.0}
     if temperature > 0:
         sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     with torch.inference_mode():
+        if len(firsts) < len(prompts):
+            ids, mask, inputs = _read_once(model, ids, mask, inputs, torch.tensor(rows, device=model.device))
         out = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            input_ids=ids,
+            attention_mask=mask,
             max_new_tokens=max_new_tokens,
             pad_token_id=pad,
             return_dict_in_generate=True,
             output_logits=log_probs,
-            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+            **inputs,
             **sampling,
         )
         new = out.sequences[:, longest:]
@@ -114,6 +118,31 @@ def complete(
         length = len(row) if end is None else end + 1
         completions.append(Completion(row[:length], known[:length], cut=end is None))
     return completions
+
+
+def _places(prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Image.Image]]) -> tuple[list[int], list[int]]:
+    """Where each different prompt stands first, and for every prompt which of these it is."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for k, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
+        key = (tuple(prompt), *((picture.mode, picture.size, picture.tobytes()) for picture in pictures))
+        groups.setdefault(key, []).append(k)
+    places = {k: place for place, group in enumerate(groups.values()) for k in group}
+    return [group[0] for group in groups.values()], [places[k] for k in range(len(prompts))]
+
+
+def _read_once(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """What ``generate`` goes on from: prompts, mask, and a cache of all but their last token, a row a completion."""
+    read = model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, **inputs
+    )
+    cache = read.past_key_values
+    cache.crop(ids.shape[1] - 1)
+    cache.batch_select_indices(rows)
+    if getattr(model.model, "rope_deltas", None) is not None:  # how far M-RoPE's positions are behind the tokens
+        model.model.rope_deltas = model.model.rope_deltas[rows]
+    return ids[rows], mask[rows], {"past_key_values": cache}
 
 
 def _log_probs(logits: Sequence[torch.Tensor], tokens: torch.Tensor, temperature: float) -> list[list[float]]:

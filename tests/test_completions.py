@@ -50,6 +50,28 @@ def test_a_batch_gives_every_example_the_probabilities_that_it_has_alone(model_a
         assert alone.tolist() == pytest.approx(completion.log_probs, abs=1e-4)
 
 
+def test_a_prompt_that_stands_there_many_times_is_read_once_and_answered_as_often(model_and_mix):
+    model, processor, mix, _ = model_and_mix
+    order = [2, 0, 1, 4, 0, 2, 2, 3, 1, 0, 4, 2]  # 1 and 4 differ in their images only
+    prompts = [token_ids(processor, mix[k]) for k in order]
+    images = [list(mix[k].sample.images) for k in order]
+    read = []
+    hook = model.model.visual.register_forward_pre_hook(lambda _, args, given: read.append(given), with_kwargs=True)
+    torch.manual_seed(0)
+    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0)
+    hook.remove()
+    (given,) = read
+    assert len(given["grid_thw"]) == sum(len(mix[k].sample.images) for k in set(order))
+    for prompt, row, completion in zip(prompts, images, written, strict=True):
+        alone = log_probs_alone(model, processor, prompt, row, completion.token_ids)
+        assert alone.tolist() == pytest.approx(completion.log_probs, abs=1e-4)
+    assert len({tuple(c.token_ids) for c, k in zip(written, order, strict=True) if k == 2}) > 1
+    greedy = complete(model, processor, prompts, images, max_new_tokens=6)
+    for k, completion in zip(order, greedy, strict=True):
+        alone = complete(model, processor, [token_ids(processor, mix[k])], [mix[k].sample.images], max_new_tokens=6)
+        assert alone[0].token_ids == completion.token_ids
+
+
 def test_the_probabilities_depend_on_the_images(model_and_mix):
     model, processor, mix, _ = model_and_mix
     one, other = (mix[index] for index in (1, 4))  # of one task, with images of the same sizes

@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import torch
+from PIL import Image
+from transformers import BatchFeature
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
@@ -21,6 +26,7 @@ class TimedAgentLoop(SingleTurnAgentLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         torch.set_num_threads(1)  # many small tensors in many processes: more threads would wait for each other
+        share_processing(self.processor)
 
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """The images of a prompt."""
@@ -38,3 +44,43 @@ class TimedAgentLoop(SingleTurnAgentLoop):
             "generation": (end - output.metrics.generate_sequences, end),
         }
         return output
+
+
+def share_processing(processor: Any) -> None:
+    """Let a processor prepare the images of a prompt once, in place: verl asks three times for each of n rollouts."""
+    if processor is not None and not isinstance(processor.image_processor, SharedProcessing):
+        processor.image_processor = SharedProcessing(processor.image_processor)
+
+
+class SharedProcessing:
+    """An image processor that keeps its last results: the rollouts of a prompt have the same image objects.
+
+    Args:
+        processor: of transformers.
+        capacity: bytes of tensors that are kept.
+    """
+
+    def __init__(self, processor: Any, *, capacity: int = 256 * 2**20) -> None:
+        self._processor, self._capacity, self._lock = processor, capacity, Lock()
+        self._kept: OrderedDict[tuple[Any, ...], tuple[Any, BatchFeature]] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, images: Sequence[Image.Image], **settings: Any) -> BatchFeature:
+        """As the processor's own; the tensors are shared, and must not be changed."""
+        key = (*map(id, images), repr(sorted(settings.items())))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return BatchFeature(dict(self._kept[key][1]))
+        result = self._processor(images=images, **settings)
+        with self._lock:
+            self._kept[key] = (list(images), result)  # while they are kept, no other image can have their ids
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._capacity:
+                self._kept.popitem(last=False)
+        return BatchFeature(dict(result))
+
+
+def _size(kept: tuple[Any, BatchFeature]) -> int:
+    return sum(value.nbytes for value in kept[1].values() if isinstance(value, torch.Tensor))

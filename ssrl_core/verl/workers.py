@@ -31,6 +31,8 @@ def _register_cpu_engines() -> None:
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
+    from .sharing import outputs, share
+
     class NoOffload:
         """verl offloads forward-only engines (the KL reference) to pinned memory, which needs an accelerator to pin
         for; on the CPU there is nothing to offload from."""
@@ -46,7 +48,18 @@ def _register_cpu_engines() -> None:
 
     @EngineRegistry.register("language_model", ["fsdp2"], device="cpu")
     class CpuEngineWithLMHead(NoOffload, FSDPEngineWithLMHead):
-        pass
+        """verl's engine, with each prompt computed once for all its rollouts."""
+
+        def prepare_model_inputs(self, micro_batch):  # type: ignore[no-untyped-def]
+            shared = share(micro_batch)
+            if shared is None:
+                return super().prepare_model_inputs(micro_batch)
+            return dict(shared.inputs), {"shared": shared}
+
+        def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):  # type: ignore[no-untyped-def]
+            if "shared" in output_args:
+                return outputs(output_args["shared"], output.logits, micro_batch)
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
 
     @EngineRegistry.register("value_model", ["fsdp2"], device="cpu")
     class CpuEngineWithValueHead(NoOffload, FSDPEngineWithValueHead):
