@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ import yaml
 from probe import CHANCE, ask, questions
 from transformers.utils.logging import disable_progress_bar
 
-from ssrl_core.evaluate import Sampling, Transformers, compare, evaluate, rows
+from ssrl_core.evaluate import Answer, Sampling, Transformers, compare, evaluate, rows
 from ssrl_core.mix import load_mix
 from ssrl_core.verl.launch import prepare, run
 from ssrl_core.verl.progress import StepLine
 
 HERE = Path(__file__).parent
 TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
+TAUGHT = ("shuffled_patches", "flipped_patch", "depth_ordering")  # by the cold start; the tasks of rl.yaml
 SAMPLINGS = {"sampled": Sampling(temperature=1.0, max_tokens=20), "greedy": Sampling(temperature=0.0, max_tokens=20)}
+
+Answered = dict[str, tuple[list[Answer], list[Answer]]]
+"""By the way of answering: the answers before and after."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Experiment:
     """How the GRPO of a run differs from the main one.
 
     Attributes:
-        tasks: what is changed in the tasks of mix.yaml.
+        tasks: what is changed in the tasks of rl.yaml.
         schedule: the mix's schedule.
         only: the one task that is kept.
         level: of the evaluation.
@@ -49,23 +53,25 @@ class Experiment:
     cold: bool = True
     seeds: int = 1
 
-    def changed(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """The mix that GRPO trains on."""
-        tasks = {name: facts | self.tasks.get(name, {}) for name, facts in base["tasks"].items()}
-        kept = tasks if self.only is None else {self.only: tasks[self.only]}
-        return {**base, "tasks": kept} | ({"schedule": self.schedule} if self.schedule else {})
+    def mix(self, seed: int, samples: int) -> dict[str, Any]:
+        """What GRPO trains on."""
+        tasks: dict[str, Any] = dict(self.tasks)
+        if self.only is not None:
+            tasks |= {name: False for name in TAUGHT if name != self.only}
+        mix = {"include": str(HERE / "rl.yaml"), "seed": seed, "samples": samples, "tasks": tasks}
+        return mix | ({"schedule": self.schedule} if self.schedule else {})
 
-    def heldout(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """The mix that is evaluated: all tasks alike."""
-        return {**base, "tasks": {name: {"level": self.level} for name in base["tasks"]}}
+    def heldout(self, seed: int) -> dict[str, Any]:
+        """What is evaluated: all tasks alike."""
+        tasks = {name: {"weight": 1, "level": self.level} for name in TASKS}
+        return {"include": str(HERE / "mix.yaml"), "seed": seed, "tasks": tasks}
 
 
-PARTIAL = ("shuffled_patches", "flipped_patch", "depth_ordering")
-SECOND = {key: {"level": 2} for key in TASKS}
+SECOND = {key: {"level": 2} for key in TAUGHT}
 EXPERIMENTS = {
     "main": Experiment(seeds=3),
     "no_cold_start": Experiment(cold=False),
-    "partial_credit": Experiment(tasks={key: {"options": {"partial_credit": True}} for key in PARTIAL}),
+    "partial_credit": Experiment(tasks={key: {"options": {"partial_credit": True}} for key in TAUGHT}),
     "one_task": Experiment(only="depth_ordering"),
     "second_level": Experiment(tasks=SECOND, level=2),
     "schedule": Experiment(tasks=SECOND, level=2, schedule=[{"until": 0.5, "level": 1}]),
@@ -79,8 +85,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learn"))
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cold-steps", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=60, help="of GRPO")
+    parser.add_argument("--cold-steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=80, help="of GRPO")
     arguments = parser.parse_args()
     disable_progress_bar()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -88,19 +94,22 @@ def main() -> None:
     asked = questions(200)
     results: dict[str, Any] = {"pretrained": {"probe": probed(arguments.out / "probe.json", model, asked)}}
     for name in arguments.only:
-        experiment = EXPERIMENTS[name]
+        experiment, answered = EXPERIMENTS[name], list[Answered]()
         for seed in arguments.seeds[: experiment.seeds]:
-            results[f"{name}/{seed}"] = conduct(arguments, name, experiment, model, seed, asked)
-            (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
+            results[f"{name}/{seed}"], answers = conduct(arguments, name, experiment, model, seed, asked)
+            answered.append(answers)
+        if len(answered) > 1:
+            results[f"{name}/together"] = {way: measured(*pooled(answered, way)) for way in SAMPLINGS}
+        (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
     (arguments.out / "table.txt").write_text(text := table(results))
+    plot(results, arguments.out / "learning.png")
     print(text)
 
 
 def conduct(
     arguments: argparse.Namespace, name: str, experiment: Experiment, model: Path, seed: int, asked: list[Any]
-) -> dict[str, Any]:
-    """One experiment with one seed: what was measured after the cold start and after GRPO."""
-    base = yaml.safe_load((HERE / "mix.yaml").read_text()) | {"seed": seed}
+) -> tuple[dict[str, Any], Answered]:
+    """One experiment with one seed: what was measured after the cold start and after GRPO, and the answers."""
     cold_folder, folder = arguments.out / f"cold-{seed}", arguments.out / f"{name}-{seed}"
     cold = model
     if experiment.cold:
@@ -111,7 +120,7 @@ def conduct(
             [f"model.path={model}", f"trainer.total_training_steps={arguments.cold_steps}"],
         )
     samples = arguments.steps * yaml.safe_load((HERE / "grpo.yaml").read_text())["data"]["train_batch_size"]
-    mix = write(folder, "mix", experiment.changed(base | {"samples": samples}))
+    mix = write(folder, "mix", experiment.mix(seed, samples))
     after = trained(
         "grpo",
         mix,
@@ -123,20 +132,34 @@ def conduct(
             f"trainer.save_freq={arguments.steps}",
         ],
     )
-    heldout = load_mix(write(folder, "heldout", experiment.heldout(base)), split="heldout")
-    result: dict[str, Any] = {"rewards": rewards(folder)}
+    heldout = load_mix(write(folder, "heldout", experiment.heldout(seed)), split="heldout")
     before_folder = cold_folder if experiment.cold else arguments.out / "pretrained"
+    answers: Answered = {}
     for way, sampling in SAMPLINGS.items():
-        stages = {}
-        for stage, weights, where in (("before", cold, before_folder), ("after", after, folder)):
+        answers[way] = before, later = [], []
+        for kept, weights, where in ((before, cold, before_folder), (later, after, folder)):
             place = where / f"eval-{way}-level{experiment.level}-{seed}"
-            stages[stage] = evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers
-            result[f"{way} {stage}"] = [asdict(row) for row in rows(stages[stage])]
-        result[f"{way} change"] = [asdict(row) for row in compare(stages["before"], stages["after"])]
+            kept += evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers
+    result: dict[str, Any] = {way: measured(*answers[way]) for way in SAMPLINGS}
+    result["rewards"] = rewards(folder)
     form = " " + heldout.config.instruction
     result["probe before"] = probed(before_folder / "probe.json", cold, asked, instruction=form)
     result["probe after"] = probed(folder / "probe.json", after, asked, instruction=form)
-    return result
+    return result, answers
+
+
+def pooled(answered: Sequence[Answered], way: str) -> tuple[list[Answer], list[Answer]]:
+    """The answers of several seeds, before and after."""
+    return [a for pair in answered for a in pair[way][0]], [a for pair in answered for a in pair[way][1]]
+
+
+def measured(before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Each task before and after, and the taught ones together."""
+    taught = [[answer for answer in answers if answer.task in TAUGHT] for answers in (before, after)]
+    found = list(zip(rows(before), rows(after), compare(before, after), strict=True))[: len(TASKS)]
+    found += list(zip(*map(rows, taught), compare(*taught), strict=True))[-1:]
+    names = ("before", "after", "change")
+    return [dict(zip(names, map(asdict, triple), strict=True)) for triple in found]
 
 
 def write(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
@@ -180,20 +203,16 @@ def table(results: Mapping[str, Any]) -> str:
     """Everything that was measured, for people."""
     lines = []
     for name, result in results.items():
-        if "rewards" not in result:
-            continue
-        lines.append(f"\n{name}: reward of the first and last 5 steps {_mean(result['rewards'][:5]):.3f} "
-                     f"{_mean(result['rewards'][-5:]):.3f}")  # fmt: skip
-        for way in SAMPLINGS:
-            lines.append(
-                f"  {way:18} {'n':>4} chance  before [95%]        after [95%]         change [95%]  adjusted p"
-            )
-            stages = (result[f"{way} {stage}"] for stage in ("before", "after", "change"))
-            for before, after, change in zip(*stages, strict=True):
-                cells = [f"{row['acc']:.3f} [{row['low']:.3f} {row['high']:.3f}]" for row in (before, after)]
+        if SAMPLINGS.keys() & result.keys():
+            lines.append(f"\n{name}" + (_rise(result["rewards"]) if "rewards" in result else ""))
+        for way in [way for way in SAMPLINGS if way in result]:
+            lines.append(f"  {way:18}    n chance  before [95%]         after [95%]          change [95%]  adjusted p")
+            for row in result[way]:
+                before, after, change = row["before"], row["after"], row["change"]
+                cells = "  ".join(f"{r['acc']:.3f} [{r['low']:.3f} {r['high']:.3f}]" for r in (before, after))
                 moved = f"{change['difference']:+.3f} [{change['low']:+.3f} {change['high']:+.3f}]"
-                lines.append(f"  {before['task']:18} {before['n']:4} {before['chance']:6.3f}  {'  '.join(cells)}"
-                             f"  {moved}"
+                task = "the taught ones" if before["task"] == "all" else before["task"]
+                lines.append(f"  {task:18} {before['n']:4} {before['chance']:6.3f}  {cells}  {moved}"
                              f"  {change['adjusted']:.1g}")  # fmt: skip
     lines.append(
         "\nprobe, 200 questions of each kind, greedily: " + ", ".join(f"{k} (chance {v})" for k, v in CHANCE.items())
@@ -205,7 +224,44 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _mean(values: list[float]) -> float:
+def plot(results: Mapping[str, Any], path: Path) -> None:
+    """Rewards over the steps, and accuracy before and after."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    for name, result in results.items():
+        if rewards := result.get("rewards"):
+            means = [_mean(rewards[max(0, k - 9) : k + 1]) for k in range(len(rewards))]
+            left.plot(range(1, len(means) + 1), means, label=name, linewidth=2 if name.startswith("main") else 1)
+    left.set(xlabel="step of GRPO", ylabel="reward, mean of the last ten steps")
+    left.legend(fontsize="small")
+    shown = results.get("main/together") or next((r for n, r in results.items() if n.startswith("main/")), None)
+    for offset, stage in enumerate(("before", "after") if shown else ()):
+        found = [row[stage] for row in shown["sampled"]]
+        places = [k + 0.36 * offset for k in range(len(found))]
+        shares = [row["acc"] for row in found]
+        errors = [[row["acc"] - row["low"] for row in found], [row["high"] - row["acc"] for row in found]]
+        label = ("after the cold start", "after GRPO")[offset]
+        right.bar(places, shares, 0.34, yerr=errors, capsize=3, color=("#9ab", "#267")[offset], label=label)
+    if shown:
+        for k, row in enumerate(row["before"] for row in shown["sampled"]):
+            right.hlines(row["chance"], k - 0.2, k + 0.56, color="black", linestyle=":")
+        names = ["taught" if row["before"]["task"] == "all" else row["before"]["task"] for row in shown["sampled"]]
+        right.set_xticks([k + 0.18 for k in range(len(names))], [name.replace("_", "\n") for name in names])
+        right.set(ylabel="held-out accuracy, sampled (dotted: chance)")
+        right.legend(fontsize="small")
+    figure.savefig(path, dpi=90)
+
+
+def _rise(rewards: Sequence[float]) -> str:
+    ends = _mean(rewards[:10]), _mean(rewards[-10:])
+    return ": reward of the first and last 10 steps {:.3f} {:.3f}".format(*ends)
+
+
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
