@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ssrl_core.evaluate import Answer
+from ssrl_core.mix import load_mix
 from ssrl_core.types import SourceImage
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
@@ -28,7 +30,7 @@ def example(monkeypatch: pytest.MonkeyPatch):
         return importlib.import_module(name)
 
     yield load
-    for name in ("asking", "lessons", "probe", "show"):
+    for name in ("asking", "learn", "lessons", "probe", "show"):
         sys.modules.pop(name, None)
 
 
@@ -175,3 +177,54 @@ def test_a_pretraining_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None
     curves = json.loads((tmp_path / "model" / "curves.json").read_text())["curves"]
     assert [record["step"] for record in curves] == [2, 4, 6, 8]
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_every_experiment_trains_on_a_mix_and_is_measured_on_another(example, tmp_path: Path) -> None:
+    learn = example("learn")
+    for name, experiment in learn.EXPERIMENTS.items():
+        mix = load_mix(learn.write(tmp_path, f"{name}-mix", experiment.mix(2, 480)))
+        assert len(mix) == 480 and mix.tasks.keys() <= set(learn.TAUGHT), name
+        heldout = load_mix(learn.write(tmp_path, f"{name}-heldout", experiment.heldout(2)), split="heldout")
+        assert [example.recipe.level for example in map(heldout.__getitem__, range(5))] == [str(experiment.level)] * 5
+        assert heldout.tasks.keys() == set(learn.TASKS)
+
+
+def test_seeds_are_measured_together_and_the_taught_tasks_by_themselves(example, tmp_path: Path) -> None:
+    learn = example("learn")
+
+    def answers(seed: int, right: dict[str, int]) -> list[Answer]:
+        return [
+            Answer(
+                k,
+                task,
+                "1",
+                "A",
+                {},
+                (),
+                0.1,
+                0.25,
+                f"{task} {seed} {k}",
+                "",
+                "",
+                False,
+                score=0.0,
+                acc=float(k < right.get(task, 2)),
+                format=1.0,
+                error=0.0,
+                pred="",
+            )
+            for task in learn.TASKS
+            for k in range(10)
+        ]
+
+    better = dict.fromkeys(learn.TAUGHT, 5) | {"cropped_patch": 0}
+    answered = [{way: (answers(seed, {}), answers(seed, better)) for way in learn.SAMPLINGS} for seed in (1, 2)]
+    measured = learn.measured(*learn.pooled(answered, "sampled"))
+    assert [row["before"]["task"] for row in measured] == [*sorted(learn.TASKS), "all"]
+    assert (measured[-1]["after"]["n"], measured[-1]["after"]["acc"]) == (60, 0.5)
+    assert measured[-1]["change"]["difference"] == pytest.approx(0.3)
+    results = {"main/1": {"rewards": [0.1] * 5 + [0.4] * 10}, "main/together": dict.fromkeys(learn.SAMPLINGS, measured)}
+    text = learn.table(results)
+    assert "0.200" in text and "the taught ones      60" in text and "+0.300" in text
+    learn.plot(results, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000

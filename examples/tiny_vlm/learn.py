@@ -43,6 +43,7 @@ class Experiment:
         only: the one task that is kept.
         level: of the evaluation.
         cold: whether there is a cold start (on the unchanged mix).
+        share: of the steps; what is compared with "short" has as many.
         seeds: how many of the seeds are run.
     """
 
@@ -51,6 +52,7 @@ class Experiment:
     only: str | None = None
     level: int = 1
     cold: bool = True
+    share: float = 0.3
     seeds: int = 1
 
     def mix(self, seed: int, samples: int) -> dict[str, Any]:
@@ -69,8 +71,9 @@ class Experiment:
 
 SECOND = {key: {"level": 2} for key in TAUGHT}
 EXPERIMENTS = {
-    "main": Experiment(seeds=3),
-    "no_cold_start": Experiment(cold=False),
+    "main": Experiment(share=1, seeds=3),
+    "short": Experiment(),
+    "no_cold_start": Experiment(cold=False, share=0.1),
     "partial_credit": Experiment(tasks={key: {"options": {"partial_credit": True}} for key in TAUGHT}),
     "one_task": Experiment(only="depth_ordering"),
     "second_level": Experiment(tasks=SECOND, level=2),
@@ -86,7 +89,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--cold-steps", type=int, default=450)
-    parser.add_argument("--steps", type=int, default=80, help="of GRPO")
+    parser.add_argument("--steps", type=int, default=80, help="of GRPO, in the main experiment")
     arguments = parser.parse_args()
     disable_progress_bar()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,8 @@ def conduct(
             cold_folder,
             [f"model.path={model}", f"trainer.total_training_steps={arguments.cold_steps}"],
         )
-    samples = arguments.steps * yaml.safe_load((HERE / "grpo.yaml").read_text())["data"]["train_batch_size"]
+    steps = round(arguments.steps * experiment.share)
+    samples = steps * yaml.safe_load((HERE / "grpo.yaml").read_text())["data"]["train_batch_size"]
     mix = write(folder, "mix", experiment.mix(seed, samples))
     after = trained(
         "grpo",
@@ -128,8 +132,8 @@ def conduct(
         [
             f"actor_rollout_ref.model.path={cold}",
             f"actor_rollout_ref.rollout.seed={seed}",
-            f"trainer.total_training_steps={arguments.steps}",
-            f"trainer.save_freq={arguments.steps}",
+            f"trainer.total_training_steps={steps}",
+            f"trainer.save_freq={steps}",
         ],
     )
     heldout = load_mix(write(folder, "heldout", experiment.heldout(seed)), split="heldout")
