@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,27 @@ def write_mix(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Any, Any, Path]]:
+    """A function that takes the text of a mix: a model with random weights, processor, mix, the model's folder."""
+
+    def build(text: str) -> tuple[Any, Any, Any, Path]:
+        from transformers import AutoProcessor
+
+        from ssrl_core.completions import load_model
+        from ssrl_core.mix import load_mix
+        from ssrl_core.tiny import build_tiny_model
+
+        folder = tmp_path_factory.mktemp("tiny")
+        (folder / "mix.yaml").write_text(text, encoding="utf-8")
+        mix = load_mix(folder / "mix.yaml")
+        build_tiny_model(mix, folder / "model", texts=32)
+        model, processor = load_model(str(folder / "model")), AutoProcessor.from_pretrained(folder / "model")
+        return model, processor, mix, folder / "model"
+
+    return build
 
 
 @pytest.fixture

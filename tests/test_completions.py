@@ -2,9 +2,7 @@
 
 import pytest
 
-from ssrl_core.completions import complete, load_model, parts, token_ids
-from ssrl_core.mix import load_mix
-from ssrl_core.tiny import build_tiny_model
+from ssrl_core.completions import complete, parts, token_ids
 
 torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
 
@@ -17,14 +15,8 @@ tasks: {flipped_patch: , cropped_patch: , depth_ordering: }
 
 
 @pytest.fixture(scope="module")
-def model_and_mix(tmp_path_factory):
-    from transformers import AutoProcessor
-
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "mix.yaml").write_text(MIX)
-    mix = load_mix(folder / "mix.yaml")
-    build_tiny_model(mix, folder / "model", texts=32)
-    return load_model(str(folder / "model")), AutoProcessor.from_pretrained(folder / "model"), mix, folder / "model"
+def model_and_mix(tiny_model):
+    return tiny_model(MIX)
 
 
 def log_probs_alone(model, processor, prompt, images, completion):

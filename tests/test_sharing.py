@@ -9,15 +9,13 @@ pytest.importorskip("verl", reason="the 'train' extra is not installed")
 import torch
 from PIL import Image
 from tensordict import NonTensorData, NonTensorStack, TensorDict
-from transformers import AutoProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 from verl.models.transformers.qwen2_vl import forward_with_normal_backend, qwen2_vl_base_forward
 from verl.utils import tensordict_utils
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as Verl
 
-from ssrl_core.completions import complete, load_model, token_ids
-from ssrl_core.mix import load_mix
-from ssrl_core.tiny import build_tiny_model
+from ssrl_core.completions import complete, token_ids
 from ssrl_core.verl.agent import SharedProcessing
 from ssrl_core.verl.sharing import outputs, share
 
@@ -33,13 +31,9 @@ ENGINE = SimpleNamespace(
 
 
 @pytest.fixture(scope="module")
-def model_and_batch(tmp_path_factory):
+def model_and_batch(tiny_model):
     """A model, and a micro-batch of verl's with three rollouts of one prompt, two of another, and so on, mixed up."""
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "mix.yaml").write_text(MIX)
-    mix = load_mix(folder / "mix.yaml")
-    build_tiny_model(mix, folder / "model", texts=32)
-    model, processor = load_model(str(folder / "model")), AutoProcessor.from_pretrained(folder / "model")
+    model, processor, mix, _ = tiny_model(MIX)
     order = [0, 2, 1, 0, 3, 1, 0, 2, 4]  # 0, 2 and 4 are of one task, with the same words
     prompts = [token_ids(processor, mix[k]) for k in order]
     images = [list(mix[k].sample.images) for k in order]

@@ -195,27 +195,12 @@ def test_seeds_are_measured_together_and_the_taught_tasks_by_themselves(example,
     def answers(seed: int, right: dict[str, int]) -> list[Answer]:
         return [
             Answer(
-                k,
-                task,
-                "1",
-                "A",
-                {},
-                (),
-                0.1,
-                0.25,
-                f"{task} {seed} {k}",
-                "",
-                "",
-                False,
-                score=0.0,
-                acc=float(k < right.get(task, 2)),
-                format=1.0,
-                error=0.0,
-                pred="",
+                k, task, "1", "A", {}, (), 0.1, 0.25, f"{task} {seed} {k}", "", "", False,
+                score=0.0, acc=float(k < right.get(task, 2)), format=1.0, error=0.0, pred="",
             )
             for task in learn.TASKS
             for k in range(10)
-        ]
+        ]  # fmt: skip
 
     better = dict.fromkeys(learn.TAUGHT, 5) | {"cropped_patch": 0}
     answered = [{way: (answers(seed, {}), answers(seed, better)) for way in learn.SAMPLINGS} for seed in (1, 2)]
