@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ssrl_core.completions import complete, load_model
 from ssrl_core.evaluate import Answer
 from ssrl_core.mix import load_mix
 from ssrl_core.types import SourceImage
@@ -129,7 +130,8 @@ def test_the_edge_of_a_piece_is_as_light_as_its_picture(example) -> None:
 def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
     lessons, probe = example("lessons"), example("probe")
     asked = probe.questions(20)
-    assert {q.kind for q in asked} == set(probe.CHANCE)
+    assert {q.kind for q in asked} == set(probe.KINDS)
+    assert all(q.truth in q.choices for q in asked)
     texts = {q.text for q in asked}
     source = probe.open_source(probe.WORLD)
     for name, lesson in lessons.LESSONS.items():
@@ -141,6 +143,38 @@ def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
     assert [(q.text, q.truth, q.image.tobytes()) for q in again] == [
         (q.text, q.truth, q.image.tobytes()) for q in asked
     ]
+
+
+def test_a_choice_is_what_the_picture_makes_likelier_than_the_other_pictures_do(example, monkeypatch) -> None:
+    probe = example("probe")
+    asked = [q for q in probe.questions(40) if q.kind == "in order"]
+    truths = iter([q.truth for q in asked for _ in q.choices])
+
+    def known(_: Path, wanted: list) -> list[float]:  # far rather "no" than "yes", and a little rather the truth
+        answers = [answer.removeprefix("<").removesuffix(">") for *_, answer in wanted]
+        return [-9.0 * (answer == "yes") + 0.5 * (answer == next(truths)) for answer in answers]
+
+    monkeypatch.setattr(probe, "log_probs", known)
+    assert probe.ask(HERE / "model", asked, form="<{truth}>") == [q.truth for q in asked]
+    assert {q.truth for q in asked} == {"yes", "no"}
+
+
+def test_an_answer_is_as_probable_as_when_the_model_writes_it(example) -> None:
+    from transformers import AutoProcessor
+
+    asking, show = example("asking"), example("show")
+    lessons = [*show.lessons("rings", 3), *show.lessons("pieces", 2)]
+    asked = [(lesson.images, *lesson.questions[0]) for lesson in lessons]
+    assert len({len(images) for images, *_ in asked}) == 2
+    model, processor = load_model(str(HERE / "model")), AutoProcessor.from_pretrained(HERE / "model")
+    prompts = [list(processor(text=[asking.prompt(processor, images, question)], images=images)["input_ids"][0])
+               for images, question, _ in asked]  # fmt: skip
+    written = complete(model, processor, prompts, [images for images, *_ in asked], max_new_tokens=40)
+    said = [processor.tokenizer.decode(one.token_ids, skip_special_tokens=True) for one in written]
+    known = asking.log_probs(
+        HERE / "model", [(images, question, text) for (images, question, _), text in zip(asked, said, strict=True)]
+    )
+    assert known == pytest.approx([sum(one.log_probs) for one in written], abs=1e-3)
 
 
 def test_the_kept_model_is_small_and_says_how_it_was_made() -> None:
@@ -203,7 +237,7 @@ def test_seeds_are_measured_together_and_the_taught_tasks_by_themselves(example,
         ]  # fmt: skip
 
     better = dict.fromkeys(learn.TAUGHT, 5) | {"cropped_patch": 0}
-    answered = [{way: (answers(seed, {}), answers(seed, better)) for way in learn.SAMPLINGS} for seed in (1, 2)]
+    answered = [{"sampled": (answers(seed, {}), answers(seed, better))} for seed in (1, 2)]
     measured = learn.measured(*learn.pooled(answered, "sampled"))
     assert [row["before"]["task"] for row in measured] == [*sorted(learn.TASKS), "all"]
     assert (measured[-1]["after"]["n"], measured[-1]["after"]["acc"]) == (60, 0.5)

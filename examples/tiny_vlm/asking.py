@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -21,9 +23,36 @@ def answers(
         part = asked[start : start + batch]
         prompts = []
         for images, question in part:
-            content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            text = prompt(processor, images, question)
             prompts.append(list(processor(text=[text], images=list(images))["input_ids"][0]))
         written = complete(model, processor, prompts, [images for images, _ in part], max_new_tokens=longest)
         result += [processor.tokenizer.decode(w.token_ids, skip_special_tokens=True) for w in written]
     return result
+
+
+def log_probs(folder: Path, asked: Sequence[tuple[Sequence[Image.Image], str, str]], *, batch: int = 96) -> list[float]:
+    """Of each (pictures, question, answer): that the model in ``folder`` gives this whole answer, its end included."""
+    model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
+    result: list[float] = []
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        answers = [answer + processor.tokenizer.eos_token for *_, answer in part]
+        inputs = processor(
+            text=[prompt(processor, *ask[:2]) + answer for ask, answer in zip(part, answers, strict=True)],
+            images=[picture for images, *_ in part for picture in images],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            known = model(**inputs).logits[:, :-1].log_softmax(-1)
+        known = known.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
+        lengths = [len(ids) for ids in processor.tokenizer(answers)["input_ids"]]
+        result += [float(row[-length:].sum()) for row, length in zip(known, lengths, strict=True)]
+    return result
+
+
+def prompt(processor: Any, images: Sequence[Image.Image], question: str) -> str:
+    """The question below the pictures, in the model's chat template."""
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
+    return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))

@@ -12,22 +12,27 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from probe import CHANCE, ask, questions
+from probe import Question, ask, questions
 from transformers.utils.logging import disable_progress_bar
 
-from ssrl_core.evaluate import Answer, Sampling, Transformers, compare, evaluate, rows
+from ssrl_core.evaluate import ALL, Answer, Sampling, Transformers, compare, evaluate, rows
 from ssrl_core.mix import load_mix
 from ssrl_core.verl.launch import prepare, run
 from ssrl_core.verl.progress import StepLine
 
 HERE = Path(__file__).parent
+FORM = yaml.safe_load((HERE / "sft.yaml").read_text())["data"]["completion"]
 TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
 TAUGHT = ("shuffled_patches", "flipped_patch", "depth_ordering")  # by the cold start; the tasks of rl.yaml
 SAMPLINGS = {"sampled": Sampling(temperature=1.0, max_tokens=20), "greedy": Sampling(temperature=0.0, max_tokens=20)}
+
+PROBES = ("probe in the form of the tasks", "probe as the lessons ask")
+WAYS = (*SAMPLINGS, *PROBES)
 
 Answered = dict[str, tuple[list[Answer], list[Answer]]]
 """By the way of answering: the answers before and after."""
@@ -94,15 +99,14 @@ def main() -> None:
     disable_progress_bar()
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = arguments.model.resolve()
-    asked = questions(200)
-    results: dict[str, Any] = {"pretrained": {"probe": probed(arguments.out / "probe.json", model, asked)}}
+    results: dict[str, Any] = {}
     for name in arguments.only:
         experiment, answered = EXPERIMENTS[name], list[Answered]()
         for seed in arguments.seeds[: experiment.seeds]:
-            results[f"{name}/{seed}"], answers = conduct(arguments, name, experiment, model, seed, asked)
+            results[f"{name}/{seed}"], answers = conduct(arguments, name, experiment, model, seed)
             answered.append(answers)
         if len(answered) > 1:
-            results[f"{name}/together"] = {way: measured(*pooled(answered, way)) for way in SAMPLINGS}
+            results[f"{name}/together"] = {way: measured(*pooled(answered, way)) for way in WAYS}
         (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
     (arguments.out / "table.txt").write_text(text := table(results))
     plot(results, arguments.out / "learning.png")
@@ -110,7 +114,7 @@ def main() -> None:
 
 
 def conduct(
-    arguments: argparse.Namespace, name: str, experiment: Experiment, model: Path, seed: int, asked: list[Any]
+    arguments: argparse.Namespace, name: str, experiment: Experiment, model: Path, seed: int
 ) -> tuple[dict[str, Any], Answered]:
     """One experiment with one seed: what was measured after the cold start and after GRPO, and the answers."""
     cold_folder, folder = arguments.out / f"cold-{seed}", arguments.out / f"{name}-{seed}"
@@ -138,17 +142,18 @@ def conduct(
     )
     heldout = load_mix(write(folder, "heldout", experiment.heldout(seed)), split="heldout")
     before_folder = cold_folder if experiment.cold else arguments.out / "pretrained"
-    answers: Answered = {}
-    for way, sampling in SAMPLINGS.items():
-        answers[way] = before, later = [], []
-        for kept, weights, where in ((before, cold, before_folder), (later, after, folder)):
+    stages = ((cold, before_folder), (after, folder))
+    answers: Answered = {way: ([], []) for way in WAYS}
+    for k, (weights, where) in enumerate(stages):
+        for way, sampling in SAMPLINGS.items():
             place = where / f"eval-{way}-level{experiment.level}-{seed}"
-            kept += evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers
-    result: dict[str, Any] = {way: measured(*answers[way]) for way in SAMPLINGS}
+            answers[way][k].extend(evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers)
+        for way, form in zip(
+            PROBES, ({"instruction": " " + heldout.config.instruction, "form": FORM}, {}), strict=True
+        ):
+            answers[way][k].extend(probed(where / f"{way}.jsonl", weights, seed, **form))
+    result: dict[str, Any] = {way: measured(*answers[way]) for way in WAYS}
     result["rewards"] = rewards(folder)
-    form = " " + heldout.config.instruction
-    result["probe before"] = probed(before_folder / "probe.json", cold, asked, instruction=form)
-    result["probe after"] = probed(folder / "probe.json", after, asked, instruction=form)
     return result, answers
 
 
@@ -159,9 +164,10 @@ def pooled(answered: Sequence[Answered], way: str) -> tuple[list[Answer], list[A
 
 def measured(before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str, Any]]:
     """Each task before and after, and the taught ones together."""
+    found = [row for row in zip(rows(before), rows(after), compare(before, after), strict=True) if row[0].task != ALL]
     taught = [[answer for answer in answers if answer.task in TAUGHT] for answers in (before, after)]
-    found = list(zip(rows(before), rows(after), compare(before, after), strict=True))[: len(TASKS)]
-    found += list(zip(*map(rows, taught), compare(*taught), strict=True))[-1:]
+    if taught[0]:
+        found += list(zip(*map(rows, taught), compare(*taught), strict=True))[-1:]
     names = ("before", "after", "change")
     return [dict(zip(names, map(asdict, triple), strict=True)) for triple in found]
 
@@ -195,22 +201,36 @@ def rewards(folder: Path) -> list[float]:
     return [record["critic/score/mean"] for record in records if "critic/score/mean" in record]
 
 
-def probed(path: Path, model: Path, asked: list[Any], *, instruction: str = "") -> dict[str, float]:
-    """Right answers to the unseen questions; kept in a file."""
+def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
+    """What the model chose; kept in a file."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(ask(model, asked, instruction=instruction)))
-    return dict(json.loads(path.read_text()))
+        asked = unseen()
+        answers = []
+        for k, (question, said) in enumerate(zip(asked, ask(model, asked, **form), strict=True)):
+            right, chance = float(said == question.truth), 1 / len(question.choices)
+            answers.append(
+                Answer(k, question.kind, "", question.truth, {}, (), 0.0, chance, f"{question.kind}, {k}, seed {seed}",
+                       question.text, said, False, score=right, acc=right, format=1.0, error=0.0, pred=said)
+            )  # fmt: skip
+        path.write_text("".join(answer.to_json() + "\n" for answer in answers))
+    return [Answer(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+@cache
+def unseen() -> list[Question]:
+    """400 questions of each kind."""
+    return questions(400)
 
 
 def table(results: Mapping[str, Any]) -> str:
     """Everything that was measured, for people."""
     lines = []
     for name, result in results.items():
-        if SAMPLINGS.keys() & result.keys():
-            lines.append(f"\n{name}" + (_rise(result["rewards"]) if "rewards" in result else ""))
-        for way in [way for way in SAMPLINGS if way in result]:
-            lines.append(f"  {way:18}    n chance  before [95%]         after [95%]          change [95%]  adjusted p")
+        lines.append(f"\n{name}" + (_rise(result["rewards"]) if "rewards" in result else ""))
+        for way in [way for way in WAYS if way in result]:
+            lines.append(
+                f"  {way}\n  {'':18}    n chance  before [95%]         after [95%]          change [95%]  adjusted p"
+            )
             for row in result[way]:
                 before, after, change = row["before"], row["after"], row["change"]
                 cells = "  ".join(f"{r['acc']:.3f} [{r['low']:.3f} {r['high']:.3f}]" for r in (before, after))
@@ -218,13 +238,6 @@ def table(results: Mapping[str, Any]) -> str:
                 task = "the taught ones" if before["task"] == "all" else before["task"]
                 lines.append(f"  {task:18} {before['n']:4} {before['chance']:6.3f}  {cells}  {moved}"
                              f"  {change['adjusted']:.1g}")  # fmt: skip
-    lines.append(
-        "\nprobe, 200 questions of each kind, greedily: " + ", ".join(f"{k} (chance {v})" for k, v in CHANCE.items())
-    )
-    for name, result in results.items():
-        for key, shares in result.items():
-            if key.startswith("probe"):
-                lines.append(f"  {name + ' ' + key:30} " + "  ".join(f"{shares[kind]:.3f}" for kind in CHANCE))
     return "\n".join(lines)
 
 
