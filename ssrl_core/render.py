@@ -5,7 +5,7 @@ from __future__ import annotations
 from .errors import PluginError, PluginFailed, SourceRejected, SSRLError
 from .plugins import load_task
 from .seeding import generator
-from .sources import open_source, to_working_size
+from .sources import load_image, open_source, to_working_size
 from .types import Recipe, Sample, SourceImage
 
 
@@ -31,20 +31,21 @@ def render(recipe: Recipe) -> Sample:
     # Not keyed by the attempt: what a task draws first, its truth, is then the same for every image that it is offered.
     puzzle = generator(recipe.seed, stream=stream(recipe.task, recipe.split, "task"), index=recipe.index)
     return task.generate_sample(
-        _image(recipe),
+        _image(recipe, depth=task.info.needs_depth),
         rng=puzzle,
         level=recipe.level,
         options=task.options_model(**recipe.options),
     )
 
 
-def _image(recipe: Recipe) -> SourceImage:
+def _image(recipe: Recipe, *, depth: bool) -> SourceImage:
     """The image that the task sees. What a source of others raises, or cannot be brought to size, is its failure."""
     crop = generator(
         recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
     )
     try:
-        return to_working_size(open_source(recipe.source).load(recipe.image_id), recipe.size, rng=crop)
+        image = load_image(open_source(recipe.source), recipe.image_id, depth=depth)
+        return to_working_size(image, recipe.size, rng=crop)
     except (SourceRejected, SSRLError):
         raise
     except Exception as err:

@@ -111,7 +111,7 @@ def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
 def _samples(task: Task, count: int) -> Iterator[tuple[str, Sample]]:
     from .errors import SourceRejected
     from .seeding import generator
-    from .sources import open_source, to_working_size
+    from .sources import load_image, open_source, to_working_size
 
     images, options = open_source("synthetic:"), task.options_model()
     for level in task.info.levels:
@@ -120,7 +120,8 @@ def _samples(task: Task, count: int) -> Iterator[tuple[str, Sample]]:
         for index in range(_PICTURE_TRIES * count):
             rng = generator(0, stream=f"{task.name}/{level}/picture", index=index)
             try:
-                image = images.load(images.image_id(int(rng.integers(len(images)))))
+                image_id = images.image_id(int(rng.integers(len(images))))
+                image = load_image(images, image_id, depth=task.info.needs_depth)
                 source = to_working_size(image, _PICTURE_SIZE, rng=rng)
                 yield level, task.generate_sample(source, rng=rng, level=level, options=options)
             except SourceRejected as err:

@@ -122,10 +122,17 @@ class DatasetSource:
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one row. Raises SourceRejected where it is damaged, or its file is or has gone."""
+        return self._load(image_id, depth=self.depth)
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, without depth: its column is not read."""
+        return self._load(image_id, depth="")
+
+    def _load(self, image_id: str, *, depth: str) -> SourceImage:
         path, _, row = image_id.rpartition("#")
         if not row.isdecimal() or not _is_table(path, self.files):
             raise SourceRejected("file missing")
-        cells = self._cells(path, int(row))
+        cells = self._cells(path, int(row), [name for name in (self.image, depth, self.intrinsics) if name])
         color = self._content(cells[self.image])
         camera = self.camera
         if self.intrinsics:
@@ -136,17 +143,17 @@ class DatasetSource:
         if not self.depth:
             rgb = read_rgb(color, upright=camera is None, shrink=camera is None)
             return SourceImage(id=image_id, rgb=rgb, intrinsics=camera)
-        depth = cells[self.depth]
+        cell = cells.get(depth)
         try:
-            content = np.array(depth) if isinstance(depth, list) else self._content(depth)
+            content = np.array(cell) if isinstance(cell, list) else self._content(cell) if depth else None
         except ValueError as err:
             raise SourceRejected("unreadable depth") from err
         return join_depth(image_id, color, content, scale=self.scale, intrinsics=camera)
 
-    def _cells(self, path: str, row: int) -> dict[str, Any]:
+    def _cells(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
         try:
             table = _open_table(self.store, path, self.store.stamp(path))
-            return table.row(row, self.columns)
+            return table.row(row, columns)
         except (SourceRejected, SourceError):
             raise
         except FileNotFoundError as err:

@@ -26,7 +26,7 @@ _SATURATED = 65535  # several cameras write the largest value where they measure
 def join_depth(
     image_id: str,
     color: bytes,
-    depth: bytes | np.ndarray,
+    depth: bytes | np.ndarray | None,
     *,
     mask: bytes | None = None,
     scale: float = 0.001,
@@ -40,7 +40,7 @@ def join_depth(
     Args:
         image_id: of the image.
         color: the content of its file.
-        depth: the content of the depth file, or an array as it would hold.
+        depth: the content of the depth file, or an array as it would hold; None where depth is not wanted.
         mask: the content of a file of the depth's size with 0 where depth is invalid.
         scale: metres in one unit of a depth of whole numbers.
         intrinsics: of the colour image.
@@ -49,6 +49,8 @@ def join_depth(
         SourceRejected: one of them is damaged, nowhere valid, or does not fit the others.
     """
     rgb = read_rgb(color, upright=False, shrink=False)
+    if depth is None:
+        return SourceImage(id=image_id, rgb=rgb, intrinsics=intrinsics)
     metres = _metres(depth if isinstance(depth, np.ndarray) else _read_array(depth), scale=scale)
     if mask is not None:
         valid = _read_array(mask) > 0

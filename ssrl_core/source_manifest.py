@@ -63,6 +63,13 @@ class ManifestSource(Indexed):
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one image. Raises SourceRejected where a file is missing or damaged, or they do not fit."""
+        return self._load(image_id, depth=self.has_depth)
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, without depth: its file is not read."""
+        return self._load(image_id, depth=False)
+
+    def _load(self, image_id: str, *, depth: bool) -> SourceImage:
         entry = self.index.value(image_id)
         if entry is None:
             raise SourceRejected("file missing")
@@ -75,8 +82,8 @@ class ManifestSource(Indexed):
         return join_depth(
             image_id,
             color,
-            self.store.read(entry["depth"]),
-            mask=self.store.read(entry["mask"]) if "mask" in entry else None,
+            self.store.read(entry["depth"]) if depth else None,
+            mask=self.store.read(entry["mask"]) if depth and "mask" in entry else None,
             scale=entry.get("scale", self.scale),
             intrinsics=camera,
         )

@@ -170,15 +170,23 @@ class RgbdSource(Indexed):
         partner = self.index.value(image_id) if self.by_time else image_id
         if partner is None:
             raise SourceRejected("file missing")
-        camera = self.intrinsics
         return join_depth(
             image_id,
             self.store.read(self.color.path(image_id)),
             self.store.read(self.depth.path(partner)),
             mask=self.store.read(self.mask.path(partner)) if self.mask else None,
             scale=self.scale,
-            intrinsics=_camera(self.store, camera.path(image_id)) if isinstance(camera, Pattern) else camera,
+            intrinsics=self._intrinsics(image_id),
         )
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, without depth: its file is not read."""
+        color = self.store.read(self.color.path(image_id))
+        return join_depth(image_id, color, None, intrinsics=self._intrinsics(image_id))
+
+    def _intrinsics(self, image_id: str) -> Intrinsics | None:
+        camera = self.intrinsics
+        return _camera(self.store, camera.path(image_id)) if isinstance(camera, Pattern) else camera
 
     def describe(self) -> str:
         """What the source is, in a line."""

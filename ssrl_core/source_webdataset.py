@@ -64,17 +64,22 @@ class WebDatasetSource(Indexed):
 
     def load(self, image_id: str) -> SourceImage:
         """Decode one image. Raises SourceRejected where it is damaged, or its tar file has changed."""
+        return self._load(image_id, depth=self.has_depth)
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, without depth: it is not read."""
+        return self._load(image_id, depth=False)
+
+    def _load(self, image_id: str, *, depth: bool) -> SourceImage:
         entry = self.index.value(image_id)
         if entry is None:
             raise SourceRejected("file missing")
         file = self.index.facts["files"][entry[0]]
-        contents = [self._read(file, place) for place in entry[1:]]
+        color, *others = (self._read(file, place) for place in (entry[1:] if depth else entry[1:2]))
         if not self.has_depth:
-            return SourceImage(id=image_id, rgb=read_rgb(contents[0]), intrinsics=self.intrinsics)
-        color, depth, *mask = contents
-        return join_depth(
-            image_id, color, depth, mask=mask[0] if mask else None, scale=self.scale, intrinsics=self.intrinsics
-        )
+            return SourceImage(id=image_id, rgb=read_rgb(color), intrinsics=self.intrinsics)
+        metres, mask = (*others, None, None)[:2]
+        return join_depth(image_id, color, metres, mask=mask, scale=self.scale, intrinsics=self.intrinsics)
 
     def _read(self, file: str, place: Place) -> bytes:
         start, size = place

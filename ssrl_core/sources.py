@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray
     _known.append((source, fraction, (train, tested)))
     del _known[:-16]
     return train, tested
+
+
+def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImage:
+    """One image, without depth and what it takes to read it where no ``depth`` is needed. Raises SourceRejected."""
+    if depth:
+        return source.load(image_id)
+    image: SourceImage = getattr(source, "load_rgb", source.load)(image_id)
+    return replace(image, depth=None)
 
 
 def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:

@@ -79,7 +79,10 @@ class SourceImage:
 
 
 class ImageSource(Protocol):
-    """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image."""
+    """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
+
+    One with depth may also have ``load_rgb``: as ``load``, but without depth and what it takes to read it.
+    """
 
     has_depth: bool
 

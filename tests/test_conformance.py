@@ -178,7 +178,7 @@ def test_a_task_that_needs_depth_is_not_checked_without(tmp_path, faults):
 
 @pytest.mark.parametrize("which", range(8))
 def test_an_image_in_another_orientation_is_the_same_scene(which):
-    image = pool_image("synthetic:", pool_ids("synthetic:", 0)[0], seed=0)
+    image = pool_image("synthetic:", pool_ids("synthetic:", 0)[0], seed=0, depth=True)
     turned = orient(image, which)
 
     def points(picture):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssrl_core.errors import MixError, NotAllowed, SourceError, SSRLError, UnknownPlugin
 from ssrl_core.mix import load_mix
 from ssrl_core.render import render
 from ssrl_core.seeding import generator
+from ssrl_core.sources import open_source
 from ssrl_core.types import Recipe
 
 FIVE = """
@@ -249,6 +251,23 @@ def test_a_task_that_is_not_installed_is_explained(write_mix):
 def test_a_depth_task_on_a_colour_source_is_refused_before_anything_runs(write_mix, probe):
     with pytest.raises(MixError, match=r"tasks\.depth_ordering: this task needs depth"):
         load_mix(write_mix('source: "blank:"\ntasks: {probe: , depth_ordering: }'))
+
+
+def test_a_colour_task_does_not_care_for_depth(write_mix, tmp_path):
+    rooms = open_source("synthetic:?width=160&height=120")
+    for number in range(3):
+        room = rooms.load(str(number))
+        Image.fromarray(room.rgb).save(tmp_path / f"{number}_rgb.png")
+        np.save(tmp_path / f"{number}_depth.npy", room.depth)
+    tasks = "tasks: {flipped_patch: , depth_ordering: }"
+    options = "color=*_rgb.png&depth=*_depth.npy"
+    mix = load_mix(write_mix(f'source: "rgbd:{tmp_path}?{options}"\nsize: 112\n{tasks}'))
+    example = next(example for example in mix if example.recipe.task == "flipped_patch")
+    for number in range(3):
+        (tmp_path / f"{number}_depth.npy").write_bytes(b"no array")
+    assert render(example.recipe) == example.sample
+    with pytest.raises(SourceError, match="unreadable depth: 64"):
+        next(example for example in mix if example.recipe.task == "depth_ordering")
 
 
 def test_a_source_of_which_no_image_can_be_used_ends_with_counted_reasons(write_mix, probe):

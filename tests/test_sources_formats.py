@@ -25,7 +25,7 @@ from ssrl_core.errors import SourceError, SourceRejected, SSRLError
 from ssrl_core.seeding import stable_hash
 from ssrl_core.source_files import Store, locate
 from ssrl_core.source_index import index_by_id, list_ids
-from ssrl_core.sources import Split, open_source, resolve_uri
+from ssrl_core.sources import Split, load_image, open_source, resolve_uri
 from ssrl_core.types import ImageSource, Intrinsics
 
 h5py = pytest.importorskip("h5py")
@@ -255,6 +255,36 @@ def test_hostile_depth_is_refused_before_it_takes_memory(tmp_path: Path) -> None
     ):
         put(tmp_path / "depths/a.h5", content)
         assert reason_of(source, "a") == reason
+
+
+def with_depth(folder: Path, kind: str, depth: bytes) -> str:
+    """The URI of a source that holds one picture with this depth, each kind in its own way."""
+    color = encoded(picture(3))
+    if kind == "webdataset":
+        write_tar(folder / "a.tar", {"0.png": color, "0.depth.png": depth})
+        return f"webdataset:{folder}?depth=depth.png&intrinsics=50,50,48,36"
+    if kind == "dataset":
+        pq.write_table(pa.table({"image": [{"bytes": color}], "far": [{"bytes": depth}]}), folder / "a.parquet")
+        return f"dataset:{folder}?depth=far&intrinsics=50,50,48,36"
+    put(folder / "a_rgb.png", color)
+    put(folder / "a_depth.png", depth)
+    put(folder / "all.csv", b"image,depth\na_rgb.png,a_depth.png\n")
+    return f"{kind}:{folder}{'/all.csv' * (kind == 'manifest')}?intrinsics=50,50,48,36"
+
+
+@pytest.mark.parametrize("kind", ["rgbd", "webdataset", "dataset", "manifest"])
+def test_where_no_depth_is_needed_it_is_not_read(tmp_path: Path, kind: str) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for folder, depth in ((whole, encoded(units(1000))), (damaged, b"no image")):
+        folder.mkdir()
+        source = open_source(with_depth(folder, kind, depth))
+        image = load_image(source, source.image_id(0), depth=False)
+        assert np.array_equal(image.rgb, picture(3)) and image.depth is None
+        assert image.intrinsics == Intrinsics(50, 50, 48, 36)
+        if folder == whole:
+            assert_ramp(load_image(source, source.image_id(0), depth=True).depth)
+        else:
+            assert reason_of(source, source.image_id(0)) == "unreadable depth"
 
 
 # tar files -------------------------------------------------------------------------------------------------------

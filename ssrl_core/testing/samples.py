@@ -26,7 +26,7 @@ from ..errors import SourceRejected
 from ..mix import MAX_ATTEMPTS
 from ..plugins import load_task
 from ..seeding import generator
-from ..sources import SMALLEST_SIDE, open_source, to_working_size
+from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
 from ..types import Intrinsics, Sample, SourceImage
 from .features import Features, measure
 
@@ -106,7 +106,9 @@ def make(plan: Plan, index: int) -> Made:
     for attempt in range(MAX_ATTEMPTS):
         image = generator(plan.seed, stream=f"{plan.task}/{plan.split}/image", index=index, attempt=attempt)
         try:
-            picture = pool_image(plan.source, ids[image.integers(len(ids))], seed=plan.seed)
+            picture = pool_image(
+                plan.source, ids[image.integers(len(ids))], seed=plan.seed, depth=task.info.needs_depth
+            )
             if plan.oriented:
                 picture = orient(window(picture, rng=image), int(image.integers(8)))
             source = to_working_size(as_jpeg(picture), plan.size, rng=image)
@@ -189,9 +191,9 @@ def pool_ids(source: str, seed: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=2 * POOL_SIZE)
-def pool_image(source: str, image_id: str, *, seed: int) -> SourceImage:
+def pool_image(source: str, image_id: str, *, seed: int, depth: bool) -> SourceImage:
     """One image of the pool, at most 640 pixels long. Raises SourceRejected where it cannot be used."""
-    image = open_source(source).load(image_id)
+    image = load_image(open_source(source), image_id, depth=depth)
     if max(image.rgb.shape[:2]) > POOL_PIXELS:
         image = to_working_size(image, POOL_PIXELS, rng=generator(seed, stream=f"check/{image_id}", index=0))
     return image

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import timeit
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,14 @@ import fpng
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ssrl_core.errors import SourceRejected
 from ssrl_core.export.rows import encode
 from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
 from ssrl_core.seeding import generator
-from ssrl_core.sources import open_source, to_working_size
+from ssrl_core.sources import load_image, open_source, to_working_size
 from ssrl_core.types import SourceImage
 
 RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
@@ -49,15 +54,16 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
                 encode(image, jpeg=None)
 
     names = [Path(example.recipe.image_id).stem for example in examples]
-    inputs = [[(frames / "color" / f"{name}.jpg", cv2.IMREAD_COLOR_RGB)] for name in names]
-    if task in DEPTH:
-        inputs = [[*files, (frames / "depth" / f"{name}.png", -1)] for files, name in zip(inputs, names, strict=True)]
+    paths = [
+        [frames / "color" / f"{name}.jpg", frames / "depth" / f"{name}.png"][: 1 + (task in DEPTH)] for name in names
+    ]
+    inputs = [[(path, faster_decoder(path)) for path in files] for files in paths]
     outputs = [[np.array(image) for image in example.sample.images] for example in examples]
 
     def floor() -> None:
         for files, images in zip(inputs, outputs, strict=True):
-            for path, mode in files:
-                assert cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), mode) is not None
+            for path, decode in files:
+                decode(path.read_bytes())
             for pixels in images:
                 fpng.from_ndarray(pixels)
 
@@ -66,11 +72,28 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
     table(f"{task} {level}: files to PNG", cpu / SAMPLES, "ms", least / SAMPLES, most=goal)
 
 
+@cache
+def faster_decoder(path: Path) -> Callable[[bytes], Any]:
+    """Whichever of Pillow and OpenCV decodes the file faster on this machine."""
+    content = path.read_bytes()
+    return min((with_pillow, with_opencv), key=lambda decode: min(timeit.repeat(lambda: decode(content), number=2)))
+
+
+def with_pillow(content: bytes) -> Any:
+    image = Image.open(BytesIO(content))
+    image.load()
+    return image
+
+
+def with_opencv(content: bytes) -> Any:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
 @pytest.mark.parametrize("size", [(640, 480), (1280, 960), (4000, 3000)], ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("task", RGB + DEPTH)
 def test_in_memory(in_turns: Any, table: Any, frames: Path, task: str, size: tuple[int, int]):
     """Level 1, source and result of that size. Images that are rejected count: the time is for each that is not."""
-    images = [_image(frames, number, size) for number in range(3 if size[0] > 2000 else 8)]
+    images = [_image(frames, number, size, depth=task in DEPTH) for number in range(3 if size[0] > 2000 else 8)]
     plugin = load_task(task, wrappers=())
     options = plugin.options_model()
     made: list[int] = []
@@ -90,12 +113,8 @@ def test_in_memory(in_turns: Any, table: Any, frames: Path, task: str, size: tup
     table(f"{task} 1: {size[0]} x {size[1]} in memory", cpu / max(1, len(made)), "ms", **goal)
 
 
-def _image(frames: Path, number: int, size: tuple[int, int]) -> SourceImage:
+def _image(frames: Path, number: int, size: tuple[int, int], *, depth: bool) -> SourceImage:
     source = open_source(f"rgbd:{frames}")
-    image = source.load(source.image_id(number))
-    assert image.depth is not None
-    return SourceImage(
-        id=image.id,
-        rgb=cv2.resize(image.rgb, size, interpolation=cv2.INTER_CUBIC),
-        depth=cv2.resize(image.depth, size, interpolation=cv2.INTER_NEAREST),
-    )
+    image = load_image(source, source.image_id(number), depth=depth)
+    metres = None if image.depth is None else cv2.resize(image.depth, size, interpolation=cv2.INTER_NEAREST)
+    return SourceImage(id=image.id, rgb=cv2.resize(image.rgb, size, interpolation=cv2.INTER_CUBIC), depth=metres)
