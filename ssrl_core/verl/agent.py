@@ -63,6 +63,7 @@ class SharedProcessing:
     def __init__(self, processor: Any, *, capacity: int = 256 * 2**20) -> None:
         self._processor, self._capacity, self._lock = processor, capacity, Lock()
         self._kept: OrderedDict[tuple[Any, ...], tuple[Any, BatchFeature]] = OrderedDict()
+        self._size = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._processor, name)
@@ -76,11 +77,13 @@ class SharedProcessing:
                 return BatchFeature(dict(self._kept[key][1]))
         result = self._processor(images=images, **settings)
         with self._lock:
-            self._kept[key] = (list(images), result)  # while they are kept, no other image can have their ids
-            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._capacity:
-                self._kept.popitem(last=False)
+            if key not in self._kept:  # else another thread was first
+                self._kept[key] = (list(images), result)  # while they are kept, no other image can have their ids
+                self._size += _size(result)
+            while len(self._kept) > 1 and self._size > self._capacity:
+                self._size -= _size(self._kept.popitem(last=False)[1][1])
         return BatchFeature(dict(result))
 
 
-def _size(kept: tuple[Any, BatchFeature]) -> int:
-    return sum(value.nbytes for value in kept[1].values() if isinstance(value, torch.Tensor))
+def _size(result: BatchFeature) -> int:
+    return sum(value.nbytes for value in result.values() if isinstance(value, torch.Tensor))
