@@ -46,12 +46,18 @@ def parts(prompt: str) -> list[str | None]:
     return cut[:-1]
 
 
-def token_ids(processor: Any, example: Example) -> list[int]:
-    """An example's prompt in the model's chat template, with one image token for each visual token."""
-    content = [{"type": "image"} if text is None else {"type": "text", "text": text} for text in parts(example.prompt)]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+def token_ids(processor: Any, example: Example, *, completion: str | None = None) -> list[int]:
+    """An example's prompt in the model's chat template, with one image token for each visual token.
+
+    With a ``completion``, the whole conversation.
+    """
+    content: Any = [
+        {"type": "image"} if text is None else {"type": "text", "text": text} for text in parts(example.prompt)
+    ]
+    messages = [{"role": "user", "content": content}]
+    if completion is not None:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": completion}]})
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=completion is None)
     ids: list[int] = processor(text=[text], images=list(example.sample.images))["input_ids"][0]
     return list(ids)
 

@@ -56,12 +56,12 @@ def compose(path: str | Path) -> Composed:
 
 
 def self_contained(path: str | Path) -> bytes:
-    """A mix as one file: the file as it stands where it includes nothing, else with everything merged in."""
+    """A mix as one file that says the same anywhere: as it stands, or with included files and paths filled in."""
     composed = compose(path)
-    if composed.files == (composed.path,):
+    if composed.content == read_mapping(composed.path, what="mix", error=MixError):
         return composed.path.read_bytes()
     names = ", ".join(str(file) for file in composed.files)
-    return f"# merged from {names}\n{yaml.safe_dump(composed.content, sort_keys=False)}".encode()
+    return f"# made of {names}\n{yaml.safe_dump(composed.content, sort_keys=False)}".encode()
 
 
 def _compose(path: Path, *, above: tuple[Path, ...], known: dict[Path, Composed]) -> Composed:

@@ -92,11 +92,12 @@ class Mix:
         slot = self.slot(index)
         return self._bound[self._turns[index].task].make(slot.number, level=slot.level)
 
-    def one_of_each(self) -> Iterator[Example]:
-        """An example of every task at every level that the mix gives it in any stage."""
+    def some_of_each(self, count: int = 1) -> Iterator[Example]:
+        """``count`` examples of every task at every level that the mix gives it in any stage."""
         for bound in self._bound:
             for level in bound.levels:
-                yield bound.make(0, level=level)
+                for number in range(count):
+                    yield bound.make(number, level=level)
 
 
 def load_mix(path: str | Path, *, split: SplitName = "train") -> Mix:

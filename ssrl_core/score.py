@@ -170,7 +170,7 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None) -> dict[str, A
                 for (facts, (key, _)), new in zip(batch, rewards, strict=True):
                     tallies.setdefault(f"{key.task}@{key.level}", Tally()).add(new, facts.get("score"))
                     if file is not None:
-                        file.write((json.dumps({**facts, **new}, ensure_ascii=False) + "\n").encode())
+                        file.write((json.dumps({**facts, **new}, ensure_ascii=False) + "\n").encode(errors="replace"))
             if not tallies:
                 reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common()) or "they are empty"
                 raise SSRLError(f"no rollout to score in {', '.join(map(str, paths))}: {reasons}")

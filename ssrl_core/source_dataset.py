@@ -22,6 +22,7 @@ list of images, opening takes no memory; a process that only loads images by the
 
 from __future__ import annotations
 
+import glob
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def ssrl_open_source(uri: str) -> DatasetSource | None:
     numbers = "," in options.get("intrinsics", "")
     return DatasetSource(
         store,
-        name or options.get("files", ""),
+        glob.escape(name) or options.get("files", ""),
         options.get("image", "image"),
         options.get("depth", ""),
         "" if numbers else options.get("intrinsics", ""),

@@ -10,17 +10,23 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssrl_core.evaluate import EvaluationError, Sampling, Transformers, answers_of, compare, evaluate, rows
 from ssrl_core.evaluate.confusion import NONE, OTHER, matrices
 from ssrl_core.evaluate.endpoint import MOST_FAILURES, Endpoint
+from ssrl_core.evaluate.folder import plan_of
 from ssrl_core.evaluate.heldout import check_heldout
 from ssrl_core.evaluate.models import Written, version
+from ssrl_core.evaluate.report import write_report
 from ssrl_core.evaluate.serving import Served
+from ssrl_core.include import self_contained
 from ssrl_core.mix import load_mix
 from ssrl_core.score import rescore
 from ssrl_core.tiny import build_tiny_model
@@ -215,6 +221,29 @@ def test_a_request_that_fails_for_good_is_no_wrong_answer_and_is_asked_again_at_
     assert json.loads(done.stdout)["answers"] == 8
 
 
+def test_an_answer_of_another_form_is_a_failure_of_its_request(server, faults, heldout, tmp_path):
+    bodies = ['{"choices": null}', '{"choices": []}', "{", "[]", "null", '{"choices": [{"message": null}]}']
+    order(server, faults, {number: {"say": body} for number, body in enumerate(bodies)})
+    done = evaluate(heldout, Endpoint(server, "tiny", concurrency=1), tmp_path, samples=8, sampling=SHORT)
+    assert len(done.answers) == 2 and sum(done.failed.values()) == 6
+    assert all(reason.startswith("an answer that is no chat completion") for reason in done.failed)
+
+
+def test_a_page_is_no_server(heldout, tmp_path):
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+    with HTTPServer(("127.0.0.1", 0), Page) as pages:
+        Thread(target=pages.serve_forever, daemon=True).start()
+        with pytest.raises(EvaluationError, match="no server of chat completions"):
+            evaluate(heldout, Endpoint(f"http://127.0.0.1:{pages.server_port}", "tiny"), tmp_path, sampling=SHORT)
+        pages.shutdown()
+
+
 def test_an_evaluation_stops_where_every_request_fails(server, faults, heldout, tmp_path):
     faults.write_text('{"*": 500}')
     with pytest.raises(EvaluationError, match=f"{MOST_FAILURES} requests in a row failed.*InternalServerError"):
@@ -273,6 +302,24 @@ def test_what_another_evaluation_has_begun_is_not_continued(mix, write_mix, tmp_
     other = load_mix(write_mix(MIX + "seed: 8", "other.yaml"), split="heldout")
     with pytest.raises(EvaluationError, match=r"mix\.seed: 0 -> 8"):
         evaluate(other, model, tmp_path / "out", samples=3)
+
+
+def test_what_is_no_text_is_kept_all_the_same(mix, tmp_path):
+    done = evaluate(mix, Fixed(lambda truth, index: truth + " \ud800"), tmp_path, samples=2)
+    assert [answer.completion[-2] for answer in done.answers] == ["?", "?"]
+
+
+def test_a_report_can_be_written_when_images_have_gone(write_mix, pictures, tmp_path):
+    mix = load_mix(
+        write_mix(f'source: "folder:{pictures}"\nsize: 96\nheldout: {{fraction: 0.5}}\ntasks: {{flipped_patch: }}'),
+        split="heldout",
+    )
+    done = evaluate(mix, Fixed(lambda truth, index: "7-vertical"), tmp_path / "out", samples=4)
+    for path in pictures.iterdir():
+        path.unlink()
+    write_report(tmp_path / "report.html", plan_of(mix, Fixed.facts, {}), done.answers, rows(done.answers), notes=[])
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("7-vertical") >= 4 and "<img" not in page
 
 
 def test_an_evaluation_can_be_made_longer(mix, tmp_path):
@@ -383,6 +430,16 @@ def test_images_that_training_has_seen_are_refused(write_mix, tmp_path):
         check_heldout(mix, model=str(run / "global_step_1" / "huggingface"))
     (run / "mix.yaml").write_text(MIX)
     assert "drew none of them" in " ".join(check_heldout(mix, model=str(run / "global_step_1" / "huggingface")))
+    # Of earlier runs in the folder, and with paths that were relative to another place.
+    photos = 'source: "folder:photos"\nheldout: {fraction: 0.05}\ntasks: {flipped_patch: }'
+    (run / "mix-2.yaml").write_bytes(self_contained(write_mix(photos, "photos.yaml")))
+    write_mix(photos.replace("0.05", "0.1"), "photos.yaml")
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    with pytest.raises(EvaluationError, match=r"mix-2.yaml holds out 0.05 of folder:"):
+        check_heldout(load_mix(tmp_path / "photos.yaml", split="heldout"), model=str(run / "global_step_1"))
     assert "No record" in " ".join(check_heldout(mix, model=str(tmp_path)))
 
 

@@ -148,6 +148,9 @@ def test_a_mix_as_one_file_says_the_same_from_anywhere(write_mix, tmp_path):
     assert compose(copy).files == (copy,)
     alone = write_mix(BASE, "alone.yaml")
     assert self_contained(alone) == alone.read_bytes()
+    relative = write_mix(BASE.replace("synthetic:?width=96&height=96", "folder:photos"), "relative.yaml")
+    copy.write_bytes(self_contained(relative))
+    assert read_mix(copy)[0].source == read_mix(relative)[0].source == f"folder:{tmp_path / 'photos'}"
 
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(

@@ -129,12 +129,12 @@ def test_a_task_of_weight_0_appears_only_in_the_stages_that_give_it_one(write_mi
     mix = load_mix(path)
     assert {slot.stage for slot in slots(mix) if slot.task == "cropped_patch"} == {0}
     assert "cropped_patch" not in {slot.task for slot in slots(load_mix(path, split="heldout"))}
-    tried = {(example.recipe.task, example.recipe.level) for example in mix.one_of_each()}
+    tried = {(example.recipe.task, example.recipe.level) for example in mix.some_of_each()}
     assert ("cropped_patch", "1") in tried
 
 
 def test_every_level_of_every_stage_is_tried_before_a_run(write_mix):
-    tried = {(e.recipe.task, e.recipe.level) for e in load_mix(write_mix(MIX + SCHEDULE)).one_of_each()}
+    tried = {(e.recipe.task, e.recipe.level) for e in load_mix(write_mix(MIX + SCHEDULE)).some_of_each()}
     assert tried == {(slot.task, slot.level) for slot in slots(load_mix(write_mix(MIX + SCHEDULE)))}
 
 

@@ -40,6 +40,12 @@ def test_the_rollouts_of_each_task_and_level_are_scored(toy, tmp_path):
     assert tasks["toy@2"]["n"] == 1 and tasks["toy@2"]["score"] == 1.0
 
 
+def test_a_completion_that_is_no_text_is_scored_and_written(toy, tmp_path):
+    file = write_lines(tmp_path / "rollouts.jsonl", plain(RIGHT + "\ud800"))
+    rescore([file], output=tmp_path / "new.jsonl")
+    assert json.loads((tmp_path / "new.jsonl").read_text())["completion"] == RIGHT + "?"
+
+
 def test_the_form_is_worth_what_it_was_worth_in_the_mix(toy, tmp_path):
     file = write_lines(tmp_path / "rollouts.jsonl", plain(WRONG, format_weight=0.4))
     assert rescore([file])["tasks"]["toy@?"]["score"] == pytest.approx(0.4)
@@ -67,7 +73,7 @@ def test_the_key_of_every_task_survives_the_way_through_a_file_and_scores_its_tr
             "flipped_patch: , cropped_patch: , depth_ordering: {options: {partial_credit: true}}, relative_position: }"
         )
     )
-    for example in mix.one_of_each():
+    for example in mix.some_of_each():
         key = Key.of(example, format_weight=mix.config.format_weight)
         again = Key.from_json(key.to_json())
         assert again == key and "\n" not in key.to_json()

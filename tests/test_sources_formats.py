@@ -416,6 +416,8 @@ def test_parquet_rows_are_images(tmp_path: Path) -> None:
         assert_ramp(image.depth)
     assert len(open_source(f"dataset:{tmp_path}")) == 11
     assert len(open_source(f"dataset:{tmp_path}/data/test-00000-of-00001.parquet")) == 2
+    write_parquet(tmp_path / "data/test[1].parquet", range(2))
+    assert ids_of(open_source(f"dataset:{tmp_path}/data/test[1].parquet")) == [f"test[1].parquet#{k}" for k in range(2)]
 
 
 def test_cells_may_be_bytes_paths_or_lists_of_numbers(tmp_path: Path) -> None:

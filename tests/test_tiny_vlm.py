@@ -133,7 +133,7 @@ def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
     assert {q.kind for q in asked} == set(probe.KINDS)
     assert all(q.truth in q.choices for q in asked)
     texts = {q.text for q in asked}
-    source = probe.open_source(probe.WORLD)
+    source = probe.open_source(probe.WORLD.format(2000))
     for name, lesson in lessons.LESSONS.items():
         for k in range(10):
             rng = np.random.default_rng(k)

@@ -3,20 +3,29 @@
 import asyncio
 import json
 import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
+from transformers import AutoProcessor
+
 from ssrl_core import Sample
+from ssrl_core.completions import token_ids
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
 from ssrl_core.score import Key
 from ssrl_core.tiny import build_tiny_model
 from ssrl_core.verl import dataset as module
 from ssrl_core.verl.dataset import MixDataset
-from ssrl_core.verl.launch import prepare
+from ssrl_core.verl.launch import Launch, prepare, run
+from ssrl_core.verl.recipe import override
 from ssrl_core.verl.reward import compute_score
 
 FIVE = """
@@ -200,6 +209,36 @@ def test_a_prompt_that_is_too_long_for_the_configuration_is_refused(write_mix, t
     prepare("grpo", write_mix(text.replace("30", "1000"), "recipe.yaml"), device="cpu")
 
 
+def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_completion(write_mix, tmp_path):
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)
+    for number, height in enumerate([120] * 9 + [240]):
+        Image.fromarray(pixels[:height]).save(tmp_path / "photos" / f"{number}.png")
+    path = write_mix("source: folder:photos\nsize: 224\nheldout: {samples: 5}\ntasks: {flipped_patch: }")
+    mix = load_mix(path)
+    build_tiny_model(mix, tmp_path / "model", texts=16)
+    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    lengths = [len(token_ids(processor, mix[k])) for k in range(16)]
+    assert lengths[0] == min(lengths) < max(lengths)
+    text = (
+        f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {tmp_path}/model}}}}\ndata: {{max_prompt_length: LIMIT}}"
+    )
+    with pytest.raises(RecipeError, match=rf"a prompt of 'flipped_patch', level '1', has {max(lengths)} tokens"):
+        prepare("grpo", write_mix(text.replace("LIMIT", str(max(lengths) - 1)), "recipe.yaml"), device="cpu")
+    prepare("grpo", write_mix(text.replace("LIMIT", str(max(lengths))), "recipe.yaml"), device="cpu")
+    text = f"mix: mix.yaml\nmodel: {{path: {tmp_path}/model}}\ndata: {{max_length: {max(lengths)}}}"
+    with pytest.raises(RecipeError, match="a prompt and completion of 'flipped_patch'"):
+        prepare("sft", write_mix(text, "recipe.yaml"), device="cpu")
+
+
+def test_an_override_holds_any_path():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    path = Path("/a b/wörk, (x) [y]/{z}/#1&2=3/'q'")
+    (parsed,) = OverridesParser.create().parse_overrides([override("hydra.run.dir", path)])
+    assert (parsed.key_or_group, parsed.value()) == ("hydra.run.dir", str(path))
+
+
 def test_checkpoints_of_another_run_are_not_continued(write_mix, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -213,10 +252,14 @@ def test_checkpoints_of_another_run_are_not_continued(write_mix, tmp_path):
     prepare("grpo", recipe, ["trainer.total_training_steps=99"], device="cpu")  # the same run, only longer
     with pytest.raises(RecipeError, match=r"(?s)another run.*algorithm\.gamma: 1\.0 -> 0\.5"):
         prepare("grpo", recipe, ["algorithm.gamma=0.5"], device="cpu")
-    prepare("grpo", recipe, ["algorithm.gamma=0.5", "trainer.resume_mode=disable"], device="cpu")
+    anew = prepare("grpo", recipe, ["algorithm.gamma=0.5", "trainer.resume_mode=disable"], device="cpu")
     mix.write_text(FIVE + "seed: 5\n")
     with pytest.raises(RecipeError, match=r"mix\.yaml is not what it was"):
         prepare("grpo", recipe, device="cpu")
+    # A run that starts anew and ends before its first checkpoint leaves nothing that it would continue.
+    run(replace(anew, argv=(sys.executable, "-c", "")), on_step=print)
+    assert not (folder / "latest_checkpointed_iteration.txt").exists()
+    assert (folder / "mix.yaml").read_text() == FIVE + "seed: 5\n" and (folder / "mix-2.yaml").read_text() == FIVE
 
 
 def test_a_plugin_whose_params_or_verifier_cannot_work_is_found_before_the_run(write_mix, probe, monkeypatch):
@@ -235,10 +278,6 @@ def test_a_plugin_whose_params_or_verifier_cannot_work_is_found_before_the_run(w
 
 
 def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(tmp_path):
-    import sys
-
-    from ssrl_core.verl.launch import Launch, run
-
     (tmp_path / "mix.yaml").write_text(FIVE)
     folder = tmp_path / "run"
     folder.mkdir()
@@ -247,7 +286,7 @@ def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(
         "import json, os\n"
         "with open(os.environ['VERL_FILE_LOGGER_PATH'], 'w') as file:\n"
         "    for step in (1, 2): file.write(json.dumps({'step': step, 'data': {'x': step}}) + '\\n')\n"
-        "print('Error in _run_prompt for uid=7')\n"
+        "for uid in (7, 7, 8): print(f'ERROR 12:00 Error in _run_prompt for uid={uid}')\n"
         "raise SystemExit(3)"
     )
     config = {"trainer": {"total_training_steps": 2}}
@@ -258,6 +297,6 @@ def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(
         on_step=lambda step, metrics: steps.append((step, metrics)),
     )
     assert steps == [(1, {"x": 1}), (2, {"x": 2})]
-    assert (finished.code, finished.lost_prompts) == (3, 1)
+    assert (finished.code, finished.lost_prompts) == (3, 2)
     assert "uid=of-an-earlier-run" in (folder / "log.txt").read_text()
     assert (folder / "mix.yaml").read_text() == FIVE

@@ -28,6 +28,7 @@ from ssrl_core.evaluate import ALL, Answer, Row, Sampling, Transformers, evaluat
 from ssrl_core.mix import Mix, load_mix
 from ssrl_core.verl.launch import Launch, prepare, run
 from ssrl_core.verl.progress import StepLine
+from ssrl_core.verl.recipe import override
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "tiny_vlm" / "model"
@@ -59,7 +60,7 @@ def main() -> None:
     launch = prepare(
         "sft",
         HERE / "sft.yaml",
-        [f"mix={mix_file}", f"model.path={MODEL}", f"trainer.default_local_dir={folder}"],
+        [f"mix={mix_file}", override("model.path", MODEL), override("trainer.default_local_dir", folder)],
     )
     train(launch)
     cold = folder / f"global_step_{launch.steps}" / "huggingface"
@@ -75,10 +76,10 @@ def main() -> None:
         HERE / "grpo.yaml",
         [
             f"mix={mix_file}",
-            f"actor_rollout_ref.model.path={cold}",
+            override("actor_rollout_ref.model.path", cold),
             f"actor_rollout_ref.rollout.seed={arguments.seed}",
-            f"trainer.default_local_dir={folder}",
-            f"trainer.rollout_data_dir={rollouts}",
+            override("trainer.default_local_dir", folder),
+            override("trainer.rollout_data_dir", rollouts),
         ],
     )
     train(launch)

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 from training import Scale, go, grow, timing, train
 
+from ssrl_core.verl.recipe import override
+
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent
 FIVE = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
@@ -99,7 +101,7 @@ def datasets(out: Path, scale: Scale) -> dict[str, Any]:
         scale,
         "datasets",
         f"data.train_files=[{json.dumps(str(out / 'mix.yaml'))},{shards}]",
-        f"data.custom_cls.path={HERE / 'interleaved.py'}",
+        override("data.custom_cls.path", HERE / "interleaved.py"),
         "data.custom_cls.name=Interleaved",
         "data.dataloader_num_workers=0",  # each step pays for its own rows, and nothing is made during another's
         "trainer.save_freq=-1",
@@ -131,7 +133,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     build_tiny_model(load_mix(out / "mix.yaml"), model)
     overrides = [
         f"mix={out / 'mix-512.yaml'}",
-        f"actor_rollout_ref.model.path={model}",
+        override("actor_rollout_ref.model.path", model),
         "trainer.total_training_steps=2",  # the first one also waits for workers to start
         "trainer.val_before_train=false",
         "trainer.test_freq=-1",
@@ -139,7 +141,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
         "trainer.resume_mode=disable",
         "trainer.logger=[console,file]",
         "++ray_kwargs.ray_init.include_dashboard=false",
-        f"trainer.default_local_dir={out / 'recipe' / 'run'}",
+        override("trainer.default_local_dir", out / "recipe" / "run"),
     ]
     if scale.device == "cuda":
         parameters = grow(model, SIZES["Qwen/Qwen2.5-VL-3B-Instruct"])
@@ -183,13 +185,13 @@ def learning(out: Path, scale: Scale) -> dict[str, Any]:
     sft = folder / "sft"
     settings = [
         f"mix={out / 'rooms.yaml'}",
-        f"model.path={model}",
+        override("model.path", model),
         "data.num_workers=0",
         "model.use_remove_padding=false",
         "data.use_dynamic_bsz=false",
     ]
     settings += ["++model.override_config.attn_implementation=sdpa", "optim.lr=2e-4"]
-    settings += [f"trainer.total_training_steps={scale.cold}", f"trainer.default_local_dir={sft}"]
+    settings += [f"trainer.total_training_steps={scale.cold}", override("trainer.default_local_dir", sft)]
     if scale.device == "cpu":
         settings += ["data.train_batch_size=5", "data.micro_batch_size_per_gpu=5", "data.val_max_samples=5"]
     go(EXAMPLES / "demo" / "sft.yaml", settings, scale, stage="sft")
@@ -198,7 +200,7 @@ def learning(out: Path, scale: Scale) -> dict[str, Any]:
         scale,
         "learning",
         f"mix={out / 'rooms.yaml'}",
-        f"actor_rollout_ref.model.path={sft / f'global_step_{scale.cold}' / 'huggingface'}",
+        override("actor_rollout_ref.model.path", sft / f"global_step_{scale.cold}" / "huggingface"),
         "trainer.val_before_train=true",
         f"trainer.test_freq={max(scale.learning // 4, 1)}",
         "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ssrl_core.verl.recipe import override
+
 HERE = Path(__file__).parent
 PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "save_checkpoint")
 Metrics = list[dict[str, float]]
@@ -48,10 +50,10 @@ def train(out: Path, scale: Scale, name: str, *overrides: str, steps: int, anew:
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
     settings = [
-        f"actor_rollout_ref.model.path={out / 'model'}",
+        override("actor_rollout_ref.model.path", out / "model"),
         f"trainer.total_training_steps={steps}",
-        f"trainer.default_local_dir={folder}",
-        f"trainer.rollout_data_dir={folder / 'dumps'}",
+        override("trainer.default_local_dir", folder),
+        override("trainer.rollout_data_dir", folder / "dumps"),
         f"data.train_batch_size={scale.prompts}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={scale.prompts}",
         f"actor_rollout_ref.rollout.n={scale.n}",

@@ -24,6 +24,7 @@ from ssrl_core.evaluate import ALL, Answer, Sampling, Transformers, compare, eva
 from ssrl_core.mix import load_mix
 from ssrl_core.verl.launch import prepare, run
 from ssrl_core.verl.progress import StepLine
+from ssrl_core.verl.recipe import override
 
 HERE = Path(__file__).parent
 FORM = yaml.safe_load((HERE / "sft.yaml").read_text())["data"]["completion"]
@@ -124,7 +125,7 @@ def conduct(
             "sft",
             write(cold_folder, "mix", {"include": str(HERE / "cold.yaml"), "seed": seed}),
             cold_folder,
-            [f"model.path={model}", f"trainer.total_training_steps={arguments.cold_steps}"],
+            [override("model.path", model), f"trainer.total_training_steps={arguments.cold_steps}"],
         )
     steps = round(arguments.steps * experiment.share)
     samples = steps * yaml.safe_load((HERE / "grpo.yaml").read_text())["data"]["train_batch_size"]
@@ -134,7 +135,7 @@ def conduct(
         mix,
         folder,
         [
-            f"actor_rollout_ref.model.path={cold}",
+            override("actor_rollout_ref.model.path", cold),
             f"actor_rollout_ref.rollout.seed={seed}",
             f"trainer.total_training_steps={steps}",
             f"trainer.save_freq={steps}",
@@ -151,7 +152,7 @@ def conduct(
         for way, form in zip(
             PROBES, ({"instruction": " " + heldout.config.instruction, "form": FORM}, {}), strict=True
         ):
-            answers[way][k].extend(probed(where / f"{way}.jsonl", weights, seed, **form))
+            answers[way][k].extend(probed(where / f"{way}-{seed}.jsonl", weights, seed, **form))
     result: dict[str, Any] = {way: measured(*answers[way]) for way in WAYS}
     result["rewards"] = rewards(folder)
     return result, answers
@@ -183,7 +184,9 @@ def write(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
 def trained(kind: str, mix: Path, folder: Path, overrides: list[str]) -> Path:
     """The model that verl's trainer leaves; trained only where it is not there yet."""
     launch = prepare(
-        kind, HERE / f"{kind}.yaml", [f"mix={mix}", f"trainer.default_local_dir={folder / kind}", *overrides]
+        kind,
+        HERE / f"{kind}.yaml",
+        [f"mix={mix}", override("trainer.default_local_dir", folder / kind), *overrides],
     )
     below = "huggingface" if kind == "sft" else "actor/huggingface"
     result = folder / kind / f"global_step_{launch.steps}" / below
@@ -204,7 +207,7 @@ def rewards(folder: Path) -> list[float]:
 def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
     """What the model chose; kept in a file."""
     if not path.exists():
-        asked = unseen()
+        asked = unseen(seed)
         answers = []
         for k, (question, said) in enumerate(zip(asked, ask(model, asked, **form), strict=True)):
             right, chance = float(said == question.truth), 1 / len(question.choices)
@@ -217,9 +220,9 @@ def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
 
 
 @cache
-def unseen() -> list[Question]:
-    """400 questions of each kind."""
-    return questions(400)
+def unseen(seed: int) -> list[Question]:
+    """400 questions of each kind, others for each seed: so that seeds can be counted together."""
+    return questions(400, seed=seed)
 
 
 def table(results: Mapping[str, Any]) -> str:

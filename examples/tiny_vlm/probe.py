@@ -18,7 +18,7 @@ from PIL import Image
 from ssrl_core.sources import open_source, to_working_size
 from ssrl_core.types import SourceImage
 
-WORLD = "synthetic:?width=192&height=144&seed=2000"
+WORLD = "synthetic:?width=192&height=144&seed={}"
 MARGIN = 1.25  # between depths that are told apart
 SIDES = ("left", "right")
 
@@ -82,9 +82,9 @@ KINDS: dict[str, Callable[[SourceImage, np.random.Generator], Question | None]] 
 }
 
 
-def questions(count: int) -> list[Question]:
-    """``count`` questions of each kind, the same at every call."""
-    source = open_source(WORLD)
+def questions(count: int, *, seed: int = 0) -> list[Question]:
+    """``count`` questions of each kind, the same at every call; another seed asks about other rooms."""
+    source = open_source(WORLD.format(2000 + seed))
     result = []
     for offset, make in enumerate(KINDS.values()):
         found, k = 0, 0

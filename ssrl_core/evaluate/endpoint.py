@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST_FAILURES = 10
 """Requests that may fail one after the other before it makes no sense to go on."""
 
+_ODD = (ValueError, TypeError, LookupError, AttributeError)  # what the client raises over a 200 of another form
+
 
 class Endpoint:
     """A model behind a server. The key is taken from ``OPENAI_API_KEY``, where it is set.
@@ -102,6 +104,11 @@ class Endpoint:
             ) from err
         except APIStatusError:
             pass  # not every server lists its models
+        except _ODD as err:
+            raise EvaluationError(
+                f"{self._url}: what answers there is no server of chat completions ({type(err).__name__}: {err}). "
+                "Is the address right? It usually ends in /v1"
+            ) from err
         return client
 
     def _request(self, example: Example, sampling: Sampling, *, seed: int) -> dict[str, Any]:
@@ -125,17 +132,15 @@ class Endpoint:
         from openai import APIConnectionError, APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
         try:
-            choice = client.chat.completions.create(**request).choices[0]
+            return _written(client.chat.completions.create(**request).choices[0])
         except (AuthenticationError, PermissionDeniedError, NotFoundError) as err:
             raise EvaluationError(self._refused(client, err)) from err
         except APIConnectionError as err:
             return Failed(f"{type(err).__name__}: {err.__cause__ or err}"[:200])
         except APIError as err:
             return Failed(f"{type(err).__name__}: {err}"[:200])
-        # Some servers cut the thinking out of the text, which the required form has.
-        thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-        text = choice.message.content or ""
-        return Written(f"<think>{thinking}</think>{text}" if thinking else text, cut=choice.finish_reason == "length")
+        except _ODD as err:
+            return Failed(f"an answer that is no chat completion: {type(err).__name__}: {err}"[:200])
 
     def _refused(self, client: OpenAI, err: Any) -> str:
         from openai import APIError
@@ -146,6 +151,13 @@ class Endpoint:
             names = []
         known = f" It has {', '.join(names[:10])}.{did_you_mean(self._name, names)}" if names else ""
         return f"{self._url}: {err} (model {self._name!r}).{known}"
+
+
+def _written(choice: Any) -> Written:
+    # Some servers cut the thinking out of the text, which the required form has.
+    thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+    text = choice.message.content or ""
+    return Written(f"<think>{thinking}</think>{text}" if thinking else text, cut=choice.finish_reason == "length")
 
 
 def _png_url(image: Image.Image) -> str:

@@ -49,10 +49,10 @@ def check_heldout(mix: Mix, *, model: str | None = None, trained_on: Sequence[Pa
 
 
 def _of_run(model: str | None) -> list[Path]:
-    """The mix of the run in whose folder a model lies."""
+    """The mixes of the runs in whose folder a model lies."""
     folders = Path(model).resolve().parents if model and Path(model).is_dir() else ()
     runs = [folder for folder in folders if (folder / "mix.yaml").is_file() and (folder / "command.txt").is_file()]
-    return [runs[0] / "mix.yaml"] if runs else []
+    return sorted(runs[0].glob("mix*.yaml")) if runs else []
 
 
 def _uris(config: MixConfig) -> set[str]:

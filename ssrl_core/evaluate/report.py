@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..errors import SourceRejected, SSRLError
 from ..gallery import data_url
 from ..render import render
 from ..types import Recipe
@@ -32,9 +33,6 @@ def write_report(
         answers: by index.
         rows: see ``accuracy.rows``.
         notes: what else a reader must know, in sentences.
-
-    Raises:
-        PluginError, SourceError: the images of the wrong answers cannot be made again.
     """
     from jinja2 import Environment, select_autoescape
 
@@ -62,5 +60,8 @@ def _wrong(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def _card(answer: Answer) -> dict[str, Any]:
-    images = render(Recipe.from_json(answer.recipe)).images
+    try:
+        images = render(Recipe.from_json(answer.recipe)).images
+    except (SourceRejected, SSRLError):  # gone since, or of another version: the answer is shown all the same
+        images = ()
     return {"answer": answer, "images": [{"url": data_url(image), "width": image.width} for image in images]}

@@ -67,7 +67,7 @@ def evaluate(
                 if isinstance(outcome, Failed):
                     failed[outcome.reason] += 1
                 else:
-                    file.write(_judged(mix, (index, example), outcome).to_json().encode() + b"\n")
+                    file.write(_judged(mix, (index, example), outcome).to_json().encode(errors="replace") + b"\n")
                     file.flush()
                 done += 1
                 on_progress(done, len(missing))

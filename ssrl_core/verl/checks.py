@@ -19,9 +19,15 @@ from ..mix import Example, SplitName, load_mix
 from ..mixfile import read_mix
 from ..schedule import stages
 from ..score import VERIFIER_LIMIT
-from .recipe import Stage
+from .recipe import SAMPLER, Stage
 
 logger = logging.getLogger(__name__)
+
+MEASURED = 16
+"""Samples of a task and level whose length is looked at."""
+
+CHECKPOINTED = "latest_checkpointed_iteration.txt"
+"""The file by which verl knows that a folder has checkpoints to go on from."""
 
 
 def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
@@ -33,8 +39,14 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
     elif config["data"]["custom_cls"]["name"] == "AdaptiveMixDataset":
         from .adaptive import AdaptiveMixDataset
 
+        if config["trainer"]["v1"]["sampler"]["custom_sampler"]["path"] != SAMPLER["path"]:
+            raise RecipeError(
+                "data.custom_cls.name = AdaptiveMixDataset learns from what our replay buffer counts, which gives way "
+                "to verl's own where verl filters groups itself or does not train in step with its rollouts: choose "
+                "one of the two"
+            )
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
-    check_prompt_length(stage, config, examples)
+    check_length(stage, config, mix)
     if config["trainer"]["resume_mode"] == "auto":
         refuse_another_run(folder, config, mix)
 
@@ -49,7 +61,7 @@ def try_everything(mix_path: Path) -> list[Example]:
     splits: tuple[SplitName, ...] = ("train", "heldout")
     for split in splits:
         mix = load_mix(mix_path, split=split)
-        for example in mix.one_of_each():
+        for example in mix.some_of_each():
             task, sample = mix.tasks[example.recipe.task], example.sample
             score = task.verify_answer(sample.truth, truth=sample.truth, params=sample.params, limit=VERIFIER_LIMIT)
             if score != 1.0:
@@ -104,10 +116,12 @@ def check_completion(template: str, examples: Sequence[Example]) -> None:
             )
 
 
-def check_prompt_length(stage: Stage, config: Mapping[str, Any], examples: Sequence[Example]) -> None:
+def check_length(stage: Stage, config: Mapping[str, Any], mix_path: Path) -> None:
     """Raise RecipeError for prompts that are too long for the configuration: verl would lose their rollouts.
 
-    Looks only at models in a local folder; others may have to be downloaded first.
+    In a cold start, which verl would end, the completion counts as well. Tries ``MEASURED`` samples of every task at
+    every level, since images of one length differ in their tokens by their shape. Looks only at models in a local
+    folder; others may have to be downloaded first.
     """
     model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
     if not Path(model["path"]).is_dir():
@@ -115,14 +129,21 @@ def check_prompt_length(stage: Stage, config: Mapping[str, Any], examples: Seque
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(model["path"])
-    key = "max_length" if stage == "sft" else "max_prompt_length"
+    key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
     limit = config["data"][key]
-    for example in examples:
-        length = len(token_ids(processor, example))
+    longest: dict[tuple[Any, ...], Example] = {}  # of those with the same images, which alone take time to count
+    for example in load_mix(mix_path).some_of_each(MEASURED):
+        alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
+        longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
+    for example in longest.values():
+        completion = None
+        if stage == "sft":
+            completion = (config["data"]["completion"] or COMPLETION).format(truth=example.sample.truth)
+        length = len(token_ids(processor, example, completion=completion))
         if length > limit:
             recipe = example.recipe
             raise RecipeError(
-                f"data.{key} = {limit} is too small: a prompt of {recipe.task!r}, level {recipe.level!r}, has {length} "
+                f"data.{key} = {limit} is too small: {what} of {recipe.task!r}, level {recipe.level!r}, has {length} "
                 f"tokens with this model. Raise it, or lower the mix's size of {recipe.size} pixels"
             )
 
@@ -130,7 +151,7 @@ def check_prompt_length(stage: Stage, config: Mapping[str, Any], examples: Seque
 def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> None:
     """Raise RecipeError where a folder's checkpoints, which verl would continue, belong to something else."""
     kept_config, kept_mix = folder / "config.yaml", folder / "mix.yaml"
-    if not (folder / "latest_checkpointed_iteration.txt").exists() or not kept_config.exists():
+    if not (folder / CHECKPOINTED).exists() or not kept_config.exists():
         return
     before = yaml.safe_load(kept_config.read_text(encoding="utf-8"))
     changed = [line for line in differences(before, config) if not line.startswith("trainer.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -24,9 +25,10 @@ import yaml
 
 from ..errors import RecipeError
 from ..include import self_contained
-from .checks import check_run
-from .recipe import Stage, compose, read_recipe
+from .checks import CHECKPOINTED, check_run
+from .recipe import Stage, compose, override, read_recipe
 
+_LOST = re.compile(rb"Error in _run_prompt for uid=\S+")  # verl writes it for each rollout of the prompt
 _MODULE = {"sft": "verl.trainer.sft_trainer", "grpo": "verl.trainer.main_ppo"}
 
 
@@ -39,7 +41,8 @@ class Launch:
         env: what is set in its environment besides the current one.
         config: verl's composed configuration.
         mix: path of the mix file.
-        folder: of the run: ``config.yaml``, ``mix.yaml``, ``command.txt``, ``log.txt``, ``metrics.jsonl``, checkpoints.
+        folder: of the run: ``config.yaml``, ``mix.yaml`` (``mix-2.yaml``, ... of earlier runs there), ``command.txt``,
+            ``log.txt``, ``metrics.jsonl``, checkpoints.
     """
 
     argv: tuple[str, ...]
@@ -77,8 +80,8 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     _require_verl()
     content = read_recipe(Path(recipe))
     mix = Path(content.pop("mix"))
-    for override in [given for given in overrides if given.startswith("mix=")]:
-        mix = Path(override.removeprefix("mix=")).resolve()
+    for given in [given for given in overrides if given.startswith("mix=")]:
+        mix = Path(given.removeprefix("mix=")).resolve()
     overrides = [given for given in overrides if not given.startswith("mix=")]
     device = device or _device()
     config = compose(stage, content, overrides, mix=str(mix), device=device, where=str(recipe))
@@ -86,17 +89,14 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     check_run(stage, config, mix, folder)
 
     entry = ["-m", _MODULE[stage], f"--config-path={folder}", "--config-name=config"]
-    entry += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    entry += [override("hydra.run.dir", folder), "hydra.output_subdir=null"]
     env = {"VERL_FILE_LOGGER_PATH": str(_fresh(folder / "metrics.jsonl"))}
     env["TENSORBOARD_DIR"] = str(folder / "tensorboard")
     if stage == "sft":
         processes = config["trainer"]["n_gpus_per_node"]
         entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *entry]
     else:  # the process that logs is a worker of a Ray cluster, which need not have our environment
-        entry += [
-            f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}={json.dumps(v, ensure_ascii=False)}"
-            for name, v in env.items()
-        ]
+        entry += [override(f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}", v) for name, v in env.items()]
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":
@@ -125,9 +125,16 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
         echo: show verl's raw output as well.
     """
     launch.folder.mkdir(parents=True, exist_ok=True)
+    if (
+        launch.config["trainer"].get("resume_mode") == "disable"
+    ):  # or a later start would continue what was there before
+        (launch.folder / CHECKPOINTED).unlink(missing_ok=True)
+    mix, kept = self_contained(launch.mix), launch.folder / "mix.yaml"
+    if kept.exists() and kept.read_bytes() != mix:
+        kept.rename(_fresh(kept))  # checkpoints may have been trained on it
+    kept.write_bytes(mix)
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
-    (launch.folder / "mix.yaml").write_bytes(self_contained(launch.mix))
     with open(launch.folder / "log.txt", "a+b", buffering=0) as log:
         begin = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
@@ -152,7 +159,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
             if tee:
                 tee.join(timeout=5)
         log.seek(begin)
-        return Finished(process.returncode, sum(b"Error in _run_prompt for uid" in line for line in log))
+        lost = set(_LOST.findall(log.read()))
+        return Finished(process.returncode, len(lost))
 
 
 def _require_verl() -> None:

@@ -8,6 +8,7 @@ accelerator, the recipe, the command line.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import tempfile
@@ -26,7 +27,7 @@ HELDOUT = "#heldout"
 """What stands after the name of a mix file where verl's settings mean its held-out split."""
 
 _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
-_SAMPLER = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
+SAMPLER = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
 # verl passes these on whole, so keys that its defaults do not list are legitimate there, as in empty sections.
 _OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
 # Settings that verl reads, or that we read, though verl's default configuration does not list them.
@@ -78,6 +79,11 @@ def compose(
     return config
 
 
+def override(key: str, value: object) -> str:
+    """An override in Hydra's grammar for a text, such as a path, whatever characters it has."""
+    return f"{key}={json.dumps(str(value), ensure_ascii=False)}"
+
+
 def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
     trainer = {
         "project_name": "ssrl",
@@ -117,7 +123,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
             },
         },
         # verl saves at the end only if it saves at all, and by default it does not: a long run would leave nothing.
-        "trainer": {**trainer, "save_freq": 1_000_000, "v1": {"sampler": {"custom_sampler": dict(_SAMPLER)}}},
+        "trainer": {**trainer, "save_freq": 1_000_000, "v1": {"sampler": {"custom_sampler": dict(SAMPLER)}}},
     }
 
 
@@ -191,8 +197,8 @@ def _leave_filtering_to_verl(config: Mapping[str, Any]) -> None:
     """Take our replay buffer out, in place, where verl would not tell it what to filter, or expects another kind."""
     v1 = config["trainer"]["v1"]
     filters = config["algorithm"]["filter_groups"]["enable"] or v1["sampler"]["sync_refill_failed_groups"]
-    if v1["sampler"]["custom_sampler"] == _SAMPLER and (filters or v1["trainer_mode"] != "sync"):
-        v1["sampler"]["custom_sampler"] = dict.fromkeys(_SAMPLER)
+    if v1["sampler"]["custom_sampler"] == SAMPLER and (filters or v1["trainer_mode"] != "sync"):
+        v1["sampler"]["custom_sampler"] = dict.fromkeys(SAMPLER)
 
 
 def _check_batches(config: Mapping[str, Any], *, where: str) -> None:

@@ -137,7 +137,7 @@ def ssrl_format_prompt(sample: Sample) -> str:
 
 @hookimpl
 def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> float:
-    return share_in_place(answer, truth) if params["partial_credit"] else match_sequence(answer, truth)
+    return share_in_place(answer, truth) if params.get("partial_credit") else match_sequence(answer, truth)
 
 
 def measured(regions: Regions, source: SourceImage) -> Spans:

@@ -531,6 +531,7 @@ def test_a_wall_parallel_to_the_picture_has_no_order() -> None:
 )
 def test_separators_are_forgiven_and_nothing_else(answer: str, score: float) -> None:
     assert TASK.verify_answer(answer, truth="2-1-3", params={"count": 3, "partial_credit": False}) == score
+    assert TASK.verify_answer(answer, truth="2-1-3", params={}) == score  # of a saved rollout without params
 
 
 def test_partial_credit_is_an_option_and_pays_by_numbers_in_place(rooms: list[SourceImage]) -> None:
