@@ -41,6 +41,14 @@ def main() -> None:
     except SSRLError as err:
         sys.stderr.write(f"ssrl: {err}\n")
         raise SystemExit(2) from err
+    except OSError as err:  # of a file that was named on the command line; all others are caught where they are read
+        sys.stderr.write(f"ssrl: {err.filename or ''}: {err.strerror or err}\n")
+        raise SystemExit(2) from err
+    except ModuleNotFoundError as err:
+        if err.name not in ("torch", "transformers", "tokenizers"):
+            raise
+        sys.stderr.write(f"ssrl: this needs {err.name}, which is not installed: pip install 'ssrl-core[train]'\n")
+        raise SystemExit(2) from err
 
 
 @app.command("list")
@@ -99,7 +107,7 @@ def check(
     task: Annotated[str, typer.Argument(help="Name of a task.")],
     source: Annotated[str, typer.Option(help="URI of the images; with depth, if the task needs it.")] = "synthetic:",
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Half of those of a level.")] = 1000,
-    size: Annotated[int, typer.Option(min=64, help="Pixels of the longer side of images.")] = 256,
+    size: Annotated[int, typer.Option(min=64, max=4096, help="Pixels of the longer side of images.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     level: Annotated[list[str] | None, typer.Option(help="A level to check; all by default.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option of the task, e.g. partial_credit=true.")] = None,
@@ -183,6 +191,8 @@ def export(
     """Write samples as Parquet, which verl's own dataset and datasets.load_dataset read."""
     from .export import export, progress_bar, summary
 
+    if address and not ray:
+        raise typer.BadParameter("is of a Ray cluster: add --ray", param_hint="--address")
     with progress_bar() as show:
         manifest = export(
             mix, output, samples=samples, split=_split(split), workers=workers, ray=ray, address=address,
@@ -277,6 +287,8 @@ def tiny_model(
     from .mix import load_mix
     from .tiny import build_tiny_model
 
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SSRLError(f"{folder} exists, and is left as it is: name a new folder")
     parameters = build_tiny_model(load_mix(mix), folder, seed=seed)
     typer.echo(f"{parameters / 1e6:.2f} M parameters -> {folder}")
 

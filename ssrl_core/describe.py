@@ -83,6 +83,7 @@ def describe_mix(
             "options": dict(train.options),
             "source": train.source_uri,
             "images": {split: task.images.count for split, task in bound.items()},
+            "skipped": dict(getattr(train.source, "skipped", {})),
             "levels": {},
         }
         for level in train.levels:
@@ -160,7 +161,10 @@ def _counter(model: str) -> CountTokens:
 
     from .completions import token_ids
 
-    processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
+    try:
+        processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as err:
+        raise SSRLError(f"--model {model}: {str(err).splitlines()[0]}") from err
     return lambda example: len(token_ids(processor, example))
 
 
@@ -203,7 +207,10 @@ def _tasks(tasks: Mapping[str, Any]) -> Iterator[str]:
             options = ", ".join(f"{key} {json.dumps(value)}" for key, value in task["options"].items())
             images = ["> 1,000,000" if count is None else str(count) for count in task["images"].values()]
             rows[-1] += [str(task["seed"]), options or "-", *images, task["source"]]
-    return _table(rows)
+    yield from _table(rows)
+    skipped = {task["source"]: task["skipped"] for task in tasks.values() if task.get("skipped")}
+    for source, reasons in skipped.items():
+        yield f"  left out of {source}: " + ", ".join(f"{n} x {reason}" for reason, n in reasons.items())
 
 
 def _stages(stages: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
@@ -63,11 +64,12 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
     """The one installed plugin of that name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
     known = installed(group)
     if name not in known:
+        slip = not name or get_close_matches(name, known, cutoff=0.85)  # and no plugin that is missing
         distribution = "ssrl-plugin-" + name.replace("_", "-")
         raise UnknownPlugin(
             f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}\n"
-            f"  installed: {', '.join(known) or 'none'}\n"
-            f"  to install it, if that is its name: pip install {distribution}"
+            f"  installed: {', '.join(known) or 'none'}"
+            + ("" if slip else f"\n  to install it, if that is its name: pip install {distribution}")
         )
     patterns = allowed_patterns()
     candidates = [plugin for plugin in known[name] if is_allowed(plugin, patterns)]

@@ -61,6 +61,8 @@ class Task:
 
     def generate_sample(self, source: SourceImage, *, rng: np.random.Generator, level: str, options: Options) -> Sample:
         """One sample; see ``ssrl_generate_sample``. Raises SourceRejected or PluginFailed."""
+        from PIL import Image
+
         from .types import Sample
 
         try:
@@ -73,6 +75,12 @@ class Task:
             raise self._failed("ssrl_generate_sample", what) from err
         if not isinstance(sample, Sample) or not sample.images or not isinstance(sample.truth, str):
             raise self._failed("ssrl_generate_sample", f"returned {sample!r:.200}, not a Sample with images and truth")
+        if not isinstance(sample.images, tuple | list) or not all(isinstance(i, Image.Image) for i in sample.images):
+            raise self._failed(
+                "ssrl_generate_sample",
+                f"returned {sample.images!r:.200} for images, not a tuple of Pillow images; "
+                "ssrl_core.drawing.to_image makes one of an array",
+            )
         try:
             # Here, so that prompt and verifier see the same params in training, evaluation and preview.
             return replace(sample, params=json.loads(json.dumps(dict(sample.params), allow_nan=False)))

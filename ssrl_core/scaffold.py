@@ -105,7 +105,10 @@ def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
     for strip in strips:
         page.paste(strip, (0, top))
         top += strip.height
-    page.save(path, quality=85)
+    try:
+        page.save(path, quality=85)
+    except ValueError as err:
+        raise SSRLError(f"{path}: {err}; take for example .png or .jpg") from err
 
 
 def _samples(task: Task, count: int) -> Iterator[tuple[str, Sample]]:

@@ -327,6 +327,7 @@ def _pattern(uri: str, key: str, text: str) -> Pattern:
 
 def _intrinsics(uri: str, store: Store, text: str) -> Intrinsics | Pattern | None:
     where = f"image source {uri!r}: intrinsics {text!r}"
+    name = ""
     if "*" in text:
         return Pattern.of(text)
     try:
@@ -336,7 +337,7 @@ def _intrinsics(uri: str, store: Store, text: str) -> Intrinsics | Pattern | Non
             with suppress(SourceRejected):
                 return read_intrinsics(store.read(name).decode())
     except ValueError as err:
-        raise SourceError(f"{where}: {err}") from err
+        raise SourceError(f"{where}{f', file {name!r}' if name else ''}: {err}") from err
     if text:
         raise SourceError(
             f"{where}: there is no such file in {str(store)!r}. Give a text file with a 3 x 3 matrix, or fx,fy,cx,cy"

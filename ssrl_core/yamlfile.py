@@ -6,6 +6,7 @@ depth, and on what its aliases stand for when they are written out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from itertools import chain
 from pathlib import Path
@@ -88,6 +89,12 @@ class _Bounded(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{value!r} stands twice", key.start_mark)
             seen.add(value)
         return super().construct_mapping(node, deep)
+
+
+# As in YAML 1.2: PyYAML takes 1e-6 for a text, since it has no point.
+_Bounded.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
 
 
 def _refusal(why: str, event: yaml.Event) -> yaml.YAMLError:

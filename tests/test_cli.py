@@ -1,11 +1,13 @@
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 
-def ssrl(*arguments, **environment):
+def ssrl(*arguments, cwd=None, **environment):
     import os
 
     return subprocess.run(
@@ -13,6 +15,7 @@ def ssrl(*arguments, **environment):
         capture_output=True,
         text=True,
         env=os.environ | {"COLUMNS": "120"} | environment,
+        cwd=cwd,
     )
 
 
@@ -96,6 +99,34 @@ def test_a_mistake_in_a_recipe_is_explained(write_mix, tmp_path, recipe, overrid
     assert "Traceback" not in result.stderr
     for complaint in complaints:
         assert complaint in result.stderr
+
+
+MISTAKES = [
+    ("mix MIX --model ./nowhere", r"--model \./nowhere: "),
+    ("compare nowhere elsewhere", "nowhere holds no evaluation"),
+    ("check flipped_patch --option foo=1", r"option foo: there is no such key\. Known: prompt, partial_credit"),
+    ("check flipped_patch --only leak", "Did you mean 'leaks'"),
+    ("check flipped_patch --source folder:/nowhere", "there is no folder '/nowhere'"),
+    ("show flipped_patch --picture /nowhere/a.jpg", "/nowhere/a.jpg: No such file or directory"),
+    ("show flipped_patch --picture a.xyz", r"a\.xyz: unknown file extension"),
+    ("preview flipped_patch -n 1 -o .", "Is a directory"),
+    ("tiny-model MIX .", r"\. exists, and is left as it is"),
+    ("export MIX -o out --address a:1", "add --ray"),
+    ("export MIX -o . -n 2", r"is not empty \(mix.yaml\), and is no export"),
+    ("eval MIX --model MODEL --engine vlm", "either transformers or vllm"),
+    ("eval MIX --model MODEL -o .", "is not empty .*, and is no evaluation"),
+]
+
+
+@pytest.mark.parametrize(("words", "complaint"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_on_the_command_line_is_explained_and_leaves_nothing(write_mix, tmp_path, words, complaint):
+    model = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
+    mix = write_mix('source: "synthetic:?width=192&height=144"\nsize: 112\ntasks: {flipped_patch: }')
+    names = {"MIX": mix, "MODEL": model}
+    result = ssrl(*(names.get(word, word) for word in words.split()), cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert re.search(complaint, " ".join(result.stderr.split())) and "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [mix.name]
 
 
 def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(write_mix, tmp_path):

@@ -1,6 +1,7 @@
 """The pieces that verl calls, each as verl calls it; the whole of them is in test_training."""
 
 import asyncio
+import importlib.util
 import json
 import pickle
 import sys
@@ -229,6 +230,45 @@ def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_comple
     text = f"mix: mix.yaml\nmodel: {{path: {tmp_path}/model}}\ndata: {{max_length: {max(lengths)}}}"
     with pytest.raises(RecipeError, match="a prompt and completion of 'flipped_patch'"):
         prepare("sft", write_mix(text, "recipe.yaml"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "complaint"),
+    [
+        ("data.train_batch_size=0", "data.train_batch_size = 0: must be a whole number of at least 1"),
+        ("actor_rollout_ref.rollout.n=many", "rollout.n = 'many': must be a whole number"),
+        ("trainer.total_training_steps=abc", "total_training_steps = 'abc': must be a whole number"),
+        ("actor_rollout_ref.actor.optim.lr=fast", "optim.lr = 'fast': must be a number"),
+        ("trainer.n_gpus_per_node=8", "n_gpus_per_node x nnodes = 8, but torch finds no GPU"),
+        ("actor_rollout_ref.model.path=/nowhere", "model.path = /nowhere: there is no such folder"),
+        ("actor_rollout_ref.model.path=FOLDER", "this folder holds no model"),
+    ],
+)
+def test_what_would_fail_when_the_workers_stand_is_refused(write_mix, tmp_path, mistake, complaint):
+    write_mix(FIVE)
+    recipe = write_mix("mix: mix.yaml\nactor_rollout_ref: {actor: {optim: {lr: 1e-6}}}", "recipe.yaml")
+    config = prepare("grpo", recipe, device="cpu").config
+    assert config["actor_rollout_ref"]["actor"]["optim"]["lr"] == 1e-6  # which PyYAML would take for a text
+    with pytest.raises(RecipeError, match=complaint):
+        prepare("grpo", recipe, [mistake.replace("FOLDER", str(tmp_path))], device="cpu")
+
+
+def test_a_run_does_not_write_over_its_mix(write_mix, tmp_path):
+    write_mix(FIVE)
+    recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {tmp_path}}}", "recipe.yaml")
+    with pytest.raises(RecipeError, match="would write its own copy over"):
+        prepare("grpo", recipe, device="cpu")
+
+
+def test_where_flash_attention_is_not_installed_verl_is_told_so(write_mix):
+    write_mix(FIVE)
+    recipe = write_mix("mix: mix.yaml", "recipe.yaml")
+    for stage in ("sft", "grpo"):
+        config = prepare(stage, recipe, device="cuda").config
+        model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
+        plain = importlib.util.find_spec("flash_attn") is None
+        assert model["use_remove_padding"] is not plain
+        assert model["override_config"].get("attn_implementation") == ("sdpa" if plain else None)
 
 
 def test_an_override_holds_any_path():

@@ -15,7 +15,7 @@ from ..schedule import SplitName
 from ..wholefile import written_whole
 from .accuracy import ALL, compare, rows
 from .endpoint import Endpoint
-from .folder import REPORT, SUMMARY, EvaluationError, answers_of, plan_in
+from .folder import REPORT, SUMMARY, EvaluationError, answers_of, plan_in, refuse_others
 from .heldout import check_heldout
 from .models import Model, Sampling, Transformers
 from .report import write_report
@@ -46,7 +46,10 @@ def run_eval(
     """The summary of an evaluation that is made, or finished, as ``ssrl eval`` says. Raises SSRLError."""
     mix = load_mix(mix_path, split=split)
     notes = check_heldout(mix, model=model, trained_on=trained_on)
+    if engine not in ("transformers", "vllm"):
+        raise EvaluationError(f"--engine {engine}: it is either transformers or vllm")
     folder = output or Path("runs/eval") / f"{mix_path.stem}-{Path(model or name or '').name}"
+    refuse_others(folder)
     asked: Model
     match model, endpoint, name, engine:
         case str(), None, None, "transformers":
@@ -127,11 +130,12 @@ def text_of_changes(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def comparison(first: Path, second: Path) -> dict[str, Any]:
     """Two evaluations, sample by sample: ``rows``, and what ``differs`` in how they were made."""
+    plans = plan_in(first), plan_in(second)
     table = compare(answers_of(first), answers_of(second))
     return {
         "first": str(first),
         "second": str(second),
-        "differs": list(differences(plan_in(first), plan_in(second))),
+        "differs": list(differences(*plans)),
         "rows": [{**asdict(row), "verdict": row.verdict} for row in table],
     }
 

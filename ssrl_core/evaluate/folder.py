@@ -104,6 +104,13 @@ def _libraries() -> dict[str, str]:
     return {"ssrl-core": __version__, "numpy": np.__version__, "opencv": cv2.__version__, "pillow": PIL.__version__}
 
 
+def refuse_others(folder: Path) -> None:
+    """Raise EvaluationError where a folder without an evaluation has other files."""
+    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if not {PLAN, ANSWERS}.issuperset(others) and PLAN not in others:
+        raise EvaluationError(f"{folder} is not empty ({', '.join(others[:3])}), and is no evaluation: take a new one")
+
+
 @contextmanager
 def continued(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], list[Answer]]]:
     """The file to append answers to, and the answers that are there already; held against other processes.
@@ -130,8 +137,9 @@ def continued(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[IO[bytes]
 
 def _settle(folder: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan of a new folder, or raise EvaluationError where the folder has another one."""
-    if not (folder / PLAN).exists():
-        if (folder / ANSWERS).stat().st_size:
+    answered = (folder / ANSWERS).stat().st_size > 0
+    if not answered or not (folder / PLAN).exists():
+        if answered:
             raise EvaluationError(f"{folder} has answers, but no {PLAN} says of what: take another folder")
         with written_whole(folder / PLAN) as file:
             file.write((json.dumps(plan, indent=2, ensure_ascii=False) + "\n").encode())
@@ -155,7 +163,11 @@ def answers_of(folder: Path) -> list[Answer]:
     """The answers of a folder, by index. Raises EvaluationError where a line is damaged."""
     answers: dict[int, Answer] = {}
     path = folder / ANSWERS
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as err:
+        raise EvaluationError(f"{folder} holds no evaluation: cannot read its {ANSWERS} ({err.strerror})") from err
+    for number, line in enumerate(lines, start=1):
         try:
             facts = json.loads(line)
             answer = Answer(**{name: facts[name] for name in _FIELDS} | {"wrappers": tuple(facts["wrappers"])})

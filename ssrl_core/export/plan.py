@@ -115,12 +115,19 @@ def settle(folder: Path, plan: Mapping[str, Any], mix: Mix) -> None:
                 + "\n  ".join(changed[:10])
                 + "\nGive this one a folder of its own, or remove that one"
             )
-    elif others := [path.name for path in folder.iterdir() if path.name not in (LOCK, MIX) and not is_temporary(path)]:
-        raise ExportError(f"{folder} is not empty ({', '.join(sorted(others)[:3])}), and is no export: take a new one")
+    else:
+        refuse_others(folder)
+    write_json(folder / PLAN, plan)
     content = mix.config.model_dump(mode="json", exclude_unset=True)
     with written_whole(folder / MIX) as file:
         file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
-    write_json(folder / PLAN, plan)
+
+
+def refuse_others(folder: Path) -> None:
+    """Raise ExportError where a folder without a plan has other files."""
+    others = [path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path)]
+    if others and not (folder / PLAN).exists():
+        raise ExportError(f"{folder} is not empty ({', '.join(sorted(others)[:3])}), and is no export: take a new one")
 
 
 def settled(folder: Path) -> dict[str, Any]:

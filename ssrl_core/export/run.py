@@ -14,7 +14,7 @@ from ..wholefile import sweep
 from .cluster import make_on_cluster
 from .local import make_here, make_in_workers
 from .manifest import write_manifest
-from .plan import ExportError, digest, locked, plan_of, settle
+from .plan import ExportError, digest, locked, plan_of, refuse_others, settle
 from .shards import Job
 
 SHARD_SIZE = 1000
@@ -76,6 +76,7 @@ def export(
         make = partial(make_in_workers, workers=workers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_others(folder)  # before anything is written into it
         with locked(folder):
             settle(folder, plan, mix)
             try:

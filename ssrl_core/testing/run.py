@@ -14,7 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..errors import BrokenPlugin, IncompatiblePlugin, SourceError, SSRLError, did_you_mean
+from ..include import dotted
+from ..mixfile import explain
 from ..plugins import Task, find, load_task
 from ..sources import open_source
 from . import ambiguity, bias, contract, determinism, health, leaks, verifier
@@ -106,9 +110,15 @@ def check_task(
         add(Check(hooks.id, None, hooks.expected, str(err), "no problem found", "failed"))
     else:
         chosen = _chosen(task, levels)
-        if task.info.needs_depth and not open_source(source).has_depth:
+        images = open_source(source)
+        if task.info.needs_depth and not images.has_depth:
             raise SourceError(f"task {name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
-        task.options_model(**(options or {}))
+        if not len(images):
+            raise SourceError(f"the source {source!r} has no images")
+        try:
+            task.options_model(**(options or {}))
+        except ValidationError as err:
+            raise SSRLError(explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model)) from err
         plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
         measured = any(criterion.id.startswith(_MEASURING) for criterion in criteria)
         with _drawn(plans, samples, workers, measured=measured) as drawn:
@@ -140,7 +150,7 @@ def _chosen(task: Task, levels: Sequence[str] | None) -> list[str]:
 def _selected(only: Sequence[str]) -> list[Criterion]:
     for name in only:
         if not any(_is_of(criterion, name) for criterion in CRITERIA):
-            known = [criterion.id for criterion in CRITERIA]
+            known = list(dict.fromkeys(part for c in CRITERIA for part in (c.id.partition(".")[0], c.id)))
             raise SSRLError(f"there is no criterion {name!r}.{did_you_mean(name, known)}\n  known: {', '.join(known)}")
     return [criterion for criterion in CRITERIA if not only or any(_is_of(criterion, name) for name in only)]
 

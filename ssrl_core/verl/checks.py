@@ -32,6 +32,10 @@ CHECKPOINTED = "latest_checkpointed_iteration.txt"
 
 def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
     """Raise an error for a mix, a schedule, a completion, a prompt length or a folder that this run cannot use."""
+    if folder / "mix.yaml" == mix:
+        raise RecipeError(f"trainer.default_local_dir = {folder}: the run would write its own copy over {mix}")
+    check_machine(config)
+    check_model(stage, config)
     check_schedule(stage, config, mix)
     examples = try_everything(mix)
     if stage == "sft":
@@ -49,6 +53,32 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
     check_length(stage, config, mix)
     if config["trainer"]["resume_mode"] == "auto":
         refuse_another_run(folder, config, mix)
+
+
+def check_machine(config: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a run on several GPUs where there is none: it would wait for them without end."""
+    trainer = config["trainer"]
+    processes = trainer["n_gpus_per_node"] * trainer["nnodes"]
+    if trainer["device"] == "cpu" and processes > 1:
+        raise RecipeError(
+            f"trainer.n_gpus_per_node x nnodes = {processes}, but torch finds no GPU on this machine. Start the run on "
+            "one that has GPUs, or set both to 1 to try it on the CPU"
+        )
+
+
+def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a folder that is none or holds no model. A possible name on the hub is not looked up."""
+    name: str = (config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"])["path"]
+    path, key = Path(name), "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise RecipeError(f"{key} = {name}: this folder holds no model, since it has no config.json")
+    elif name.startswith("~"):  # as verl's default does, which nobody has
+        logger.warning("%s = %s: no model is named", key, name)
+    elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:
+        raise RecipeError(f"{key} = {name}: there is no such folder")
+    else:
+        logger.warning("%s = %s: no folder here, so it is taken for a name on the hub", key, name)
 
 
 def try_everything(mix_path: Path) -> list[Example]:

@@ -70,8 +70,10 @@ def compose(
     Raises:
         RecipeError: a key that verl does not have, an override in bad grammar, batches that do not divide.
     """
-    layers = (_defaults(stage, mix, name=Path(where).stem), _on_cpu(stage) if device == "cpu" else {}, content)
+    machine = _on_cpu(stage) if device == "cpu" else {} if importlib.util.find_spec("flash_attn") else _plain(stage)
+    layers = (_defaults(stage, mix, name=Path(where).stem), machine, content)
     config: dict[str, Any] = _layered(stage, layers, overrides, where=where)
+    _check_numbers(stage, config, where=where)
     if stage == "grpo":
         _check_batches(config, where=where)
         _leave_filtering_to_verl(config)
@@ -160,6 +162,12 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     }
 
 
+def _plain(stage: Stage) -> dict[str, Any]:
+    """What verl needs to be told where flash-attn, which it takes for granted, is not installed."""
+    model = {"use_remove_padding": False, "override_config": {"attn_implementation": "sdpa"}}
+    return {"model": model} if stage == "sft" else {"actor_rollout_ref": {"model": model}}
+
+
 def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Sequence[str], *, where: str) -> Any:
     """verl's configuration with the layers and the overrides, resolved. The last layer is the user's own."""
     import hydra
@@ -199,6 +207,35 @@ def _leave_filtering_to_verl(config: Mapping[str, Any]) -> None:
     filters = config["algorithm"]["filter_groups"]["enable"] or v1["sampler"]["sync_refill_failed_groups"]
     if v1["sampler"]["custom_sampler"] == SAMPLER and (filters or v1["trainer_mode"] != "sync"):
         v1["sampler"]["custom_sampler"] = dict.fromkeys(SAMPLER)
+
+
+_COUNTS = ("trainer.n_gpus_per_node", "trainer.nnodes", "trainer.total_epochs", "data.train_batch_size")
+_COUNTS_OF = {
+    "sft": (*_COUNTS, "data.max_length"),
+    "grpo": (
+        *_COUNTS,
+        *("data.max_prompt_length", "data.max_response_length"),
+        *("actor_rollout_ref.rollout.n", "actor_rollout_ref.actor.ppo_mini_batch_size"),
+    ),
+}
+_RATE = {"sft": "optim.lr", "grpo": "actor_rollout_ref.actor.optim.lr"}
+
+
+def _check_numbers(stage: Stage, config: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError for counts and a rate that are none: verl finds out when its workers stand."""
+
+    def value(key: str) -> Any:
+        found: Any = config
+        for part in key.split("."):
+            found = found[part]
+        return found
+
+    steps = "trainer.total_training_steps"
+    for key in (*_COUNTS_OF[stage], *([] if value(steps) is None else [steps])):
+        if not isinstance(value(key), int) or value(key) < 1:
+            raise RecipeError(f"{where}: {key} = {value(key)!r}: must be a whole number of at least 1")
+    if not isinstance(rate := value(_RATE[stage]), int | float) or not rate >= 0:
+        raise RecipeError(f"{where}: {_RATE[stage]} = {rate!r}: must be a number of at least 0")
 
 
 def _check_batches(config: Mapping[str, Any], *, where: str) -> None:

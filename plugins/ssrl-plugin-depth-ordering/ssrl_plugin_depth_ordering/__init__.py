@@ -72,16 +72,14 @@ ANSWERS = {name: permutations(rule.count) for name, rule in RULES.items()}
 
 
 class DepthOrderingOptions(Options):
-    """Options of the task.
-
-    Attributes:
-        prompt: ``plain``, ``plain 2``, ``plain 3``, ``paper``, ``varied``, or a wording of one's own, which may use
-            ``{count}``, and ``{example}`` with its ``{first}`` and ``{last}`` number.
-        partial_credit: pays a wrong order by its share of numbers in the right place.
-    """
+    """Options of the task."""
 
     prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
+    """The wording: the name of one, ``varied``, or one's own, which may use ``{count}``, and ``{example}`` with its
+    ``{first}`` and ``{last}`` number."""
+
     partial_credit: bool = False
+    """Pay a wrong order by its share of numbers in the right place."""
 
 
 class Spans(NamedTuple):

@@ -91,16 +91,13 @@ RULES = {
 
 
 class RelativePositionOptions(Options):
-    """Options of the task.
-
-    Attributes:
-        prompt: ``plain``, ``plain 2``, ``plain 3``, ``paper``, ``varied``, or a wording of one's own, which may use
-            ``{facing}`` and ``{choices}``.
-        field_of_view: degrees across, assumed where a source does not know its camera.
-    """
+    """Options of the task."""
 
     prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
+    """The wording: the name of one, ``varied``, or one's own, which may use ``{facing}`` and ``{choices}``."""
+
     field_of_view: float = Field(default=FIELD_OF_VIEW, ge=20, le=140)
+    """Degrees across, assumed where a source does not know its camera."""
 
 
 class Places(NamedTuple):
