@@ -163,7 +163,7 @@ def lies_behind(spans: Spans, *, ratio: float) -> np.ndarray:
 
 def apart(values: np.ndarray, *, at_least: int) -> np.ndarray:
     """n x n: whether two of the whole numbers are that far apart."""
-    values = values.astype(np.int32)  # half of what NumPy counts in, and half the time
+    values = values.astype(np.int16)  # a quarter of what NumPy counts in, and less than a quarter of the time
     return np.abs(values - values[:, None]) >= at_least
 
 
@@ -193,7 +193,7 @@ def ordered_regions(
     # Chains are counted in whole numbers, so that the counts are the same on every machine: in the lighter type where
     # it holds them all.
     kind = np.float32 if len(y) ** (len(fits) - 1) <= 2**24 else np.float64
-    fits, anyhow, y = fits.astype(kind), behind.astype(kind), y.astype(np.int32)
+    fits, anyhow, y = fits.astype(kind), behind.astype(kind), y.astype(np.int16)
     if heights:
         lower, higher = ((behind & is_so).astype(kind) for is_so in (y > y[:, None], y < y[:, None]))
     reason = "regions in other vertical orders" if heights else "regions too close to each other"

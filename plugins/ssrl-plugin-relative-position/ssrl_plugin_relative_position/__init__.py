@@ -187,12 +187,15 @@ def pair_of_bearing(
     """
     right, down, deep = (values - values[:, None] for values in (places.right, places.down, places.deep))
     onward = sin(radians(bearing)) * right + cos(radians(bearing)) * deep
-    aside = np.abs(cos(radians(bearing)) * right - sin(radians(bearing)) * deep)
     # How the camera is tilted is unknown: a difference in height may look like one in depth, or hide one.
     slack = places.extent + places.extent[:, None] + TILT * np.abs(down)
+    onward -= slack
     least = np.maximum(rule.distance, LEAST_PART * np.maximum(places.deep, places.deep[:, None]))
-    fits = (onward - slack >= least) & (aside + slack <= tan(radians(rule.tolerance)) * (onward - slack))
-    first, second = np.divmod(np.flatnonzero(fits), len(regions.x))
+    far = np.flatnonzero(onward >= least)  # few enough that the rest costs nothing
+    onward, slack, right, deep = (values.ravel()[far] for values in (onward, slack, right, deep))
+    aside = np.abs(cos(radians(bearing)) * right - sin(radians(bearing)) * deep)
+    fits = far[aside + slack <= tan(radians(rule.tolerance)) * onward]
+    first, second = np.divmod(fits, len(regions.x))
     across, below = (values[second] - values[first] for values in (regions.x, regions.y))
     apart = (np.abs(across) >= room.beside) | (np.abs(below) >= room.above)
     if not apart.any():
