@@ -15,7 +15,7 @@ from ..schedule import SplitName
 from ..wholefile import written_whole
 from .accuracy import ALL, compare, rows
 from .endpoint import Endpoint
-from .folder import REPORT, SUMMARY, EvaluationError, answers_of, plan_in, refuse_others
+from .folder import LOG, REPORT, SUMMARY, EvaluationError, answers_of, plan_in, refuse_others
 from .heldout import check_heldout
 from .models import Model, Sampling, Transformers
 from .report import write_report
@@ -55,7 +55,7 @@ def run_eval(
         case str(), None, None, "transformers":
             asked = Transformers(model, batch=batch)
         case str(), None, None, "vllm":
-            asked = Served(model, log=folder / "server.log", concurrency=concurrency)
+            asked = Served(model, log=folder / LOG, concurrency=concurrency)
         case None, str(), str(), "transformers":
             asked = Endpoint(
                 endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=_object(body)

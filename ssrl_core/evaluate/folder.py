@@ -23,9 +23,12 @@ from ..differences import differences
 from ..errors import SSRLError
 from ..installed import WRAPPERS, find
 from ..mix import Mix
-from ..wholefile import written_whole
+from ..wholefile import is_temporary, written_whole
 
 PLAN, ANSWERS, SUMMARY, REPORT = "evaluation.json", "answers.jsonl", "summary.json", "report.html"
+LOG = "server.log"
+"""Of a server that is started for the evaluation."""
+
 FORMAT = 1
 """Of these files; raised with every change of what they hold."""
 
@@ -106,8 +109,9 @@ def _libraries() -> dict[str, str]:
 
 def refuse_others(folder: Path) -> None:
     """Raise EvaluationError where a folder without an evaluation has other files."""
-    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if not {PLAN, ANSWERS}.issuperset(others) and PLAN not in others:
+    names = sorted(path.name for path in folder.iterdir() if not is_temporary(path)) if folder.is_dir() else []
+    others = [name for name in names if name not in (ANSWERS, LOG)]
+    if others and PLAN not in others:
         raise EvaluationError(f"{folder} is not empty ({', '.join(others[:3])}), and is no evaluation: take a new one")
 
 
