@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -216,3 +220,22 @@ def test_classifiers_do_not_profit_from_recognising_an_image():
     with_groups = guess_accuracy(features, targets, [str(image) for image in images], seed=0)
     without = guess_accuracy(features, targets, [str(k) for k in range(600)], seed=0)
     assert without > 0.95 > 0.6 > with_groups
+
+
+def test_a_check_that_is_killed_leaves_no_process_behind(install_toy, tmp_path):
+    psutil = pytest.importorskip("psutil", reason="psutil is not installed")
+    install_toy(("rng.integers(2)", "sum(0 for _ in iter(int, 1))"))  # for ever
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site0")}
+    check = subprocess.Popen([sys.executable, "-m", "ssrl_core", "check", "toy", "-n", "50"], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while len(busy := [w for w in psutil.Process(check.pid).children() if w.cpu_times().user > 1]) < 2:
+            assert time.monotonic() < deadline and check.poll() is None
+            time.sleep(0.1)
+    finally:
+        check.kill()
+        check.wait()
+    _, alive = psutil.wait_procs(busy, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive

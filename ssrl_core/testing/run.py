@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from pydantic import ValidationError
@@ -173,7 +175,7 @@ def _drawn(
             (plan, (partial(rows, plan, range(samples)), partial(rows, other, range(samples)))) for plan, other in pairs
         ]
         return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     chunks = [range(start, min(start + CHUNK, samples)) for start in range(0, samples, CHUNK)]
 
     def submit(plan: Plan) -> _Lot:
@@ -185,6 +187,18 @@ def _drawn(
         for process in list((pool._processes or {}).values()):  # a hung task would be waited for
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let this process end with the one that wants its samples, however that ends, and whatever it is at."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _gather(futures: Sequence[Future[list[Row]]]) -> list[Row]:
