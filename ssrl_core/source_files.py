@@ -190,7 +190,8 @@ def locate(uri: str, text: str, *, example: str, files: tuple[str, ...] = ()) ->
     if not path.exists() and "%" in plain:
         path = Path(unquote(plain)).expanduser()
     if not path.exists():
-        raise SourceError(f"image source {uri!r}: there is no folder {str(path)!r}{_nearest(path)}")
+        what = "file" if path.suffix.lower() in files else "folder"
+        raise SourceError(f"image source {uri!r}: there is no {what} {str(path)!r}{_nearest(path)}")
     if path.is_dir():
         return Store(str(path.absolute())), ""
     if path.suffix.lower() in files:
