@@ -239,13 +239,9 @@ def test_an_absent_mix_file_is_explained(tmp_path):
 def test_a_task_that_is_not_installed_is_explained(write_mix):
     with pytest.raises(UnknownPlugin) as error:
         load_mix(write_mix("tasks: {fliped_patch: }"))
-    for part in (
-        "'fliped_patch'",
-        "Did you mean 'flipped_patch'?",
-        "pip install ssrl-plugin-fliped-patch",
-        "installed:",
-    ):
+    for part in ("'fliped_patch'", "Did you mean 'flipped_patch'?", "installed:"):
         assert part in str(error.value)
+    assert "pip install" not in str(error.value)  # of a distribution that a slip would name
 
 
 def test_a_depth_task_on_a_colour_source_is_refused_before_anything_runs(write_mix, probe):
