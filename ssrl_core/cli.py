@@ -42,7 +42,7 @@ def main() -> None:
         sys.stderr.write(f"ssrl: {err}\n")
         raise SystemExit(2) from err
     except OSError as err:  # of a file that was named on the command line; all others are caught where they are read
-        sys.stderr.write(f"ssrl: {err.filename or ''}: {err.strerror or err}\n")
+        sys.stderr.write(f"ssrl: {f'{err.filename}: ' if err.filename else ''}{err.strerror or err}\n")
         raise SystemExit(2) from err
     except ModuleNotFoundError as err:
         if err.name not in ("torch", "transformers", "tokenizers"):

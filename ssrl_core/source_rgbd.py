@@ -176,15 +176,15 @@ class RgbdSource(Indexed):
             self.store.read(self.depth.path(partner)),
             mask=self.store.read(self.mask.path(partner)) if self.mask else None,
             scale=self.scale,
-            intrinsics=self._intrinsics(image_id),
+            intrinsics=self._camera_of(image_id),
         )
 
     def load_rgb(self, image_id: str) -> SourceImage:
         """As ``load``, without depth: its file is not read."""
         color = self.store.read(self.color.path(image_id))
-        return join_depth(image_id, color, None, intrinsics=self._intrinsics(image_id))
+        return join_depth(image_id, color, None, intrinsics=self._camera_of(image_id))
 
-    def _intrinsics(self, image_id: str) -> Intrinsics | None:
+    def _camera_of(self, image_id: str) -> Intrinsics | None:
         camera = self.intrinsics
         return _camera(self.store, camera.path(image_id)) if isinstance(camera, Pattern) else camera
 

@@ -39,6 +39,12 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
+def strangers(folder: Path, *known: str) -> list[str]:
+    """The names in a folder, sorted, but for temporary and ``known`` ones; none where there is no folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in paths if path.name not in known and not is_temporary(path))
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes left half done in a folder, if there is one."""
     for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):

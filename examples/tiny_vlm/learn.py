@@ -144,14 +144,13 @@ def conduct(
     heldout = load_mix(write(folder, "heldout", experiment.heldout(seed)), split="heldout")
     before_folder = cold_folder if experiment.cold else arguments.out / "pretrained"
     stages = ((cold, before_folder), (after, folder))
+    forms = {PROBES[0]: {"instruction": " " + heldout.config.instruction, "form": FORM}, PROBES[1]: {}}
     answers: Answered = {way: ([], []) for way in WAYS}
     for k, (weights, where) in enumerate(stages):
         for way, sampling in SAMPLINGS.items():
             place = where / f"eval-{way}-level{experiment.level}-{seed}"
             answers[way][k].extend(evaluate(heldout, Transformers(str(weights)), place, sampling=sampling).answers)
-        for way, form in zip(
-            PROBES, ({"instruction": " " + heldout.config.instruction, "form": FORM}, {}), strict=True
-        ):
+        for way, form in forms.items():
             answers[way][k].extend(probed(where / f"{way}-{seed}.jsonl", weights, seed, **form))
     result: dict[str, Any] = {way: measured(*answers[way]) for way in WAYS}
     result["rewards"] = rewards(folder)

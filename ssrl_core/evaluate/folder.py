@@ -23,7 +23,7 @@ from ..differences import differences
 from ..errors import SSRLError
 from ..installed import WRAPPERS, find
 from ..mix import Mix
-from ..wholefile import is_temporary, written_whole
+from ..wholefile import strangers, written_whole
 
 PLAN, ANSWERS, SUMMARY, REPORT = "evaluation.json", "answers.jsonl", "summary.json", "report.html"
 LOG = "server.log"
@@ -109,8 +109,7 @@ def _libraries() -> dict[str, str]:
 
 def refuse_others(folder: Path) -> None:
     """Raise EvaluationError where a folder without an evaluation has other files."""
-    names = sorted(path.name for path in folder.iterdir() if not is_temporary(path)) if folder.is_dir() else []
-    others = [name for name in names if name not in (ANSWERS, LOG)]
+    others = strangers(folder, ANSWERS, LOG)
     if others and PLAN not in others:
         raise EvaluationError(f"{folder} is not empty ({', '.join(others[:3])}), and is no evaluation: take a new one")
 
@@ -141,12 +140,11 @@ def continued(folder: Path, plan: Mapping[str, Any]) -> Iterator[tuple[IO[bytes]
 
 def _settle(folder: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan of a new folder, or raise EvaluationError where the folder has another one."""
-    answered = (folder / ANSWERS).stat().st_size > 0
-    if not answered or not (folder / PLAN).exists():
-        if answered:
-            raise EvaluationError(f"{folder} has answers, but no {PLAN} says of what: take another folder")
+    if not (folder / ANSWERS).stat().st_size:
         with written_whole(folder / PLAN) as file:
             file.write((json.dumps(plan, indent=2, ensure_ascii=False) + "\n").encode())
+    elif not (folder / PLAN).exists():
+        raise EvaluationError(f"{folder} has answers, but no {PLAN} says of what: take another folder")
     elif changed := list(differences(plan_in(folder), plan)):
         raise EvaluationError(
             f"{folder} holds another evaluation, which this one would continue. What differs:\n  "

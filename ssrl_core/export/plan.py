@@ -25,7 +25,7 @@ from ..installed import SOURCES, WRAPPERS, find
 from ..mix import Mix
 from ..mixfile import TaskConfig
 from ..sources import open_source
-from ..wholefile import is_temporary, written_whole
+from ..wholefile import strangers, written_whole
 
 PLAN, MIX, LOCK = "plan.json", "mix.yaml", ".lock"
 FORMAT = 2
@@ -108,15 +108,12 @@ def digest(plan: Mapping[str, Any]) -> str:
 
 def settle(folder: Path, plan: Mapping[str, Any], mix: Mix) -> None:
     """Write plan and mix into a new folder, or raise ExportError where the folder's plan is another one."""
-    if (folder / PLAN).exists():
-        if changed := list(differences(settled(folder), json.loads(json.dumps(plan)))):
-            raise ExportError(
-                f"{folder} holds another export, which this one would continue. What differs:\n  "
-                + "\n  ".join(changed[:10])
-                + "\nGive this one a folder of its own, or remove that one"
-            )
-    else:
-        refuse_others(folder)
+    if (folder / PLAN).exists() and (changed := list(differences(settled(folder), json.loads(json.dumps(plan))))):
+        raise ExportError(
+            f"{folder} holds another export, which this one would continue. What differs:\n  "
+            + "\n  ".join(changed[:10])
+            + "\nGive this one a folder of its own, or remove that one"
+        )
     write_json(folder / PLAN, plan)
     content = mix.config.model_dump(mode="json", exclude_unset=True)
     with written_whole(folder / MIX) as file:
@@ -125,9 +122,9 @@ def settle(folder: Path, plan: Mapping[str, Any], mix: Mix) -> None:
 
 def refuse_others(folder: Path) -> None:
     """Raise ExportError where a folder without a plan has other files."""
-    others = [path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path)]
-    if others and not (folder / PLAN).exists():
-        raise ExportError(f"{folder} is not empty ({', '.join(sorted(others)[:3])}), and is no export: take a new one")
+    others = strangers(folder, LOCK)
+    if others and PLAN not in others:
+        raise ExportError(f"{folder} is not empty ({', '.join(others[:3])}), and is no export: take a new one")
 
 
 def settled(folder: Path) -> dict[str, Any]:

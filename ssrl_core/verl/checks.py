@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
                 "one of the two"
             )
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
-    check_length(stage, config, mix)
+    check_length(stage, config, chain(examples, load_mix(mix).some_of_each(MEASURED)))
     if config["trainer"]["resume_mode"] == "auto":
         refuse_another_run(folder, config, mix)
 
@@ -146,12 +147,12 @@ def check_completion(template: str, examples: Sequence[Example]) -> None:
             )
 
 
-def check_length(stage: Stage, config: Mapping[str, Any], mix_path: Path) -> None:
+def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Example]) -> None:
     """Raise RecipeError for prompts that are too long for the configuration: verl would lose their rollouts.
 
-    In a cold start, which verl would end, the completion counts as well. Tries ``MEASURED`` samples of every task at
-    every level, since images of one length differ in their tokens by their shape. Looks only at models in a local
-    folder; others may have to be downloaded first.
+    In a cold start, which verl would end, the completion counts as well. Images of one length differ in their tokens by
+    their shape, so one example is not enough. Looks only at models in a local folder; others may have to be downloaded
+    first.
     """
     model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
     if not Path(model["path"]).is_dir():
@@ -162,7 +163,7 @@ def check_length(stage: Stage, config: Mapping[str, Any], mix_path: Path) -> Non
     key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
     limit = config["data"][key]
     longest: dict[tuple[Any, ...], Example] = {}  # of those with the same images, which alone take time to count
-    for example in load_mix(mix_path).some_of_each(MEASURED):
+    for example in examples:
         alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
         longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
     for example in longest.values():

@@ -125,9 +125,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
         echo: show verl's raw output as well.
     """
     launch.folder.mkdir(parents=True, exist_ok=True)
-    if (
-        launch.config["trainer"].get("resume_mode") == "disable"
-    ):  # or a later start would continue what was there before
+    # Or a later start would continue what was there before.
+    if launch.config["trainer"].get("resume_mode") == "disable":
         (launch.folder / CHECKPOINTED).unlink(missing_ok=True)
     mix, kept = self_contained(launch.mix), launch.folder / "mix.yaml"
     if kept.exists() and kept.read_bytes() != mix:
@@ -159,7 +158,7 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
             if tee:
                 tee.join(timeout=5)
         log.seek(begin)
-        lost = set(_LOST.findall(log.read()))
+        lost = {found[0] for line in log if (found := _LOST.search(line))}
         return Finished(process.returncode, len(lost))
 
 

@@ -64,7 +64,7 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
     def floor() -> None:
         for files, images in zip(inputs, outputs, strict=True):
             for path, decode in files:
-                decode(path.read_bytes())
+                assert decode(path.read_bytes()) is not None
             for pixels in images:
                 fpng.from_ndarray(pixels)
 
