@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PLUGINS := $(sort $(wildcard plugins/ssrl-plugin-*))
+PLUGINS := $(sort $(wildcard plugins/ssrl-*))
 SEED ?= 1
 
 .PHONY: demo test test-fast bench lint install clean

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import SourceError, SourceRejected, SSRLError
 from .hookspecs import API_VERSION, SourcePlugin, TaskPlugin, hookimpl
-from .types import (
-    ImageSource,
-    Intrinsics,
-    Level,
-    Recipe,
-    Sample,
-    SourceImage,
-    TaskInfo,
-    Verdict,
-)
+from .types import ImageSource, Intrinsics, Level, Recipe, Sample, SourceImage, TaskInfo, Verdict
 
 if TYPE_CHECKING:
     from .options import Options

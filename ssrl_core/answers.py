@@ -8,7 +8,6 @@ decoration, so that no right answer is lost to punctuation. All functions run in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from itertools import islice
 from itertools import permutations as orders
 
@@ -51,18 +50,6 @@ def extract_answer(completion: str) -> str | None:
             answer = text[start:at].strip()
             return answer if any(map(str.isalnum, normalize(answer))) else None
     return None
-
-
-def judge(completion: str, verify: Callable[[str], float], *, format_weight: float = FORMAT_WEIGHT) -> Verdict:
-    """The verdict on a completion: ``(1 - format_weight) * verify(answer) + format_weight``, or 0 without an answer.
-
-    Args:
-        completion: what the model wrote, prompt excluded.
-        verify: scores an extracted answer in [0, 1]; see ``ssrl_verify_answer``.
-        format_weight: in [0, 1].
-    """
-    answer = extract_answer(completion)
-    return verdict(answer, 0.0 if answer is None else verify(answer), format_weight=format_weight)
 
 
 def verdict(answer: str | None, value: float, *, format_weight: float) -> Verdict:

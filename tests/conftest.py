@@ -137,9 +137,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
     def build(text: str) -> tuple[Any, Any, Any, Path]:
         from transformers import AutoProcessor
 
-        from ssrl_core.completions import load_model
         from ssrl_core.mix import load_mix
-        from ssrl_core.tiny import build_tiny_model
+        from ssrl_core.models.completions import load_model
+        from ssrl_core.models.tiny import build_tiny_model
 
         folder = tmp_path_factory.mktemp("tiny")
         (folder / "mix.yaml").write_text(text, encoding="utf-8")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from ssrl_core.cli.list import list_tasks
 from ssrl_core.errors import PluginError, SourceError
-from ssrl_core.installed import ALLOWED
-from ssrl_core.listing import list_tasks
 from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
+from ssrl_core.plugins.installed import ALLOWED
 
 DRAWN = "return Sample("
 SCORED = "return float(answer == truth)"

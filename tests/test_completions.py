@@ -2,7 +2,8 @@
 
 import pytest
 
-from ssrl_core.completions import complete, parts, token_ids
+from ssrl_core.models.completions import complete
+from ssrl_core.models.tokens import parts, token_ids
 
 torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
 

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from ssrl_core.describe import as_text, describe_mix, errors, estimate_tokens, image_tokens
+from ssrl_core.cli.mix import as_text, describe_mix, errors
+from ssrl_core.models.tokens import estimate_tokens, image_tokens
 from ssrl_core.errors import MixError
 from ssrl_core.mix import load_mix
 
@@ -124,8 +125,8 @@ def test_tokens_are_counted_with_a_model_and_estimated_without(write_mix, tmp_pa
     pytest.importorskip("transformers", reason="the 'train' extra is not installed")
     from transformers import AutoProcessor
 
-    from ssrl_core.completions import token_ids
-    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.models.tiny import build_tiny_model
+    from ssrl_core.models.tokens import token_ids
 
     path = write_mix("size: 112\nsamples: 9\ntasks: {cropped_patch: }")
     mix = load_mix(path)

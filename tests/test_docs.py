@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from ssrl_core import answers, hookspecs, scaffold
+from ssrl_core import answers, hookspecs
 from ssrl_core.cli import app
+from ssrl_core.cli import new as scaffold
 from ssrl_core.mix import load_mix
-from ssrl_core.mixfile import read_mix
+from ssrl_core.mix.file import read_mix
 from ssrl_core.testing import CRITERIA
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_projec
 
 def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
-    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.models.tiny import build_tiny_model
     from ssrl_core.verl.launch import prepare
 
     mix = write_mix(the_block("yaml", "# mix.yaml"))

@@ -26,10 +26,10 @@ from ssrl_core.evaluate.heldout import check_heldout
 from ssrl_core.evaluate.models import Written, version
 from ssrl_core.evaluate.report import write_report
 from ssrl_core.evaluate.serving import Served
-from ssrl_core.include import self_contained
 from ssrl_core.mix import load_mix
-from ssrl_core.score import rescore
-from ssrl_core.tiny import build_tiny_model
+from ssrl_core.mix.include import self_contained
+from ssrl_core.models.tiny import build_tiny_model
+from ssrl_core.cli.score import rescore
 
 torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
 pytest.importorskip("openai", reason="the 'eval' extra is not installed")
@@ -60,7 +60,8 @@ def teach(mix, folder):
     """A few steps of supervised training on a dozen samples."""
     from transformers import AutoProcessor
 
-    from ssrl_core.completions import load_model, token_ids
+    from ssrl_core.models.completions import load_model
+    from ssrl_core.models.tokens import token_ids
 
     model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -17,14 +17,14 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ss
 
 import pyarrow.parquet as pq
 
-from ssrl_core import attempt
+from ssrl_core import sample as attempt
 from ssrl_core.errors import PluginFailed, SourceError
 from ssrl_core.export import ExportError, export, progress_bar, summary
 from ssrl_core.export.local import SHARDS_A_WORKER
 from ssrl_core.export.plan import locked
 from ssrl_core.mix import load_mix
-from ssrl_core.render import render
-from ssrl_core.score import Key, score
+from ssrl_core.reward import Key, score
+from ssrl_core.sample import render
 from ssrl_core.types import Recipe
 
 FIVE = """
@@ -419,7 +419,7 @@ def test_the_stock_dataset_of_verl_reads_the_shards_as_they_are(write_mix, tmp_p
     from transformers import AutoProcessor
     from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
-    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.models.tiny import build_tiny_model
     from ssrl_core.verl.dataset import MixDataset
     from ssrl_core.verl.reward import compute_score
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from ssrl_core.errors import MixError
-from ssrl_core.include import compose, self_contained
 from ssrl_core.mix import load_mix
-from ssrl_core.mixfile import read_mix
+from ssrl_core.mix.file import read_mix
+from ssrl_core.mix.include import compose, self_contained
 
 BASE = """
 source: "synthetic:?width=96&height=96"

@@ -3,9 +3,9 @@ import sys
 import pytest
 
 from ssrl_core.errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed
-from ssrl_core.installed import ALLOWED, SOURCES, check_allowed, find
 from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_source_hooks, load_task
+from ssrl_core.plugins.installed import ALLOWED, SOURCES, check_allowed, find
 
 TRAP = "raise RuntimeError('nobody asked for this plugin')"
 

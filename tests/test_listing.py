@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from ssrl_core import hookspecs
+from ssrl_core.cli.list import list_tasks, table_of_tasks
 from ssrl_core.hookspecs import Deprecation
-from ssrl_core.installed import ALLOWED
-from ssrl_core.listing import list_tasks, table_of_tasks
+from ssrl_core.plugins.installed import ALLOWED
 
 ON_IMPORT = "from PIL"
 

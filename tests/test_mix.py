@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssrl_core.errors import MixError, NotAllowed, SourceError, SSRLError, UnknownPlugin
 from ssrl_core.mix import load_mix
-from ssrl_core.render import render
+from ssrl_core.sample import render
 from ssrl_core.seeding import generator
 from ssrl_core.sources import open_source
 from ssrl_core.types import Recipe

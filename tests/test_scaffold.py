@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 import ssrl_core
-from ssrl_core import scaffold
+from ssrl_core.cli import new as scaffold
+from ssrl_core.cli.new import load_project, new_project, task_name
 from ssrl_core.errors import SSRLError
-from ssrl_core.scaffold import load_project, new_project, task_name
 
 pytest.importorskip("copier", reason="copier is not installed: pip install ssrl-core[new]")
 
@@ -217,7 +217,7 @@ def test_its_own_tests_inherit_every_criterion(installed_project):
 
 
 def test_it_is_listed_and_stands_in_a_mix(installed_project, write_mix):
-    from ssrl_core.listing import list_tasks
+    from ssrl_core.cli.list import list_tasks
     from ssrl_core.mix import load_mix
 
     assert "rotated_view" in [row["task"] for row in list_tasks()]

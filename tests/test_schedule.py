@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ssrl_core.errors import MixError, RecipeError
 from ssrl_core.mix import load_mix
-from ssrl_core.schedule import Stage, Turns
+from ssrl_core.mix.schedule import Stage, Turns
 
 MIX = """
 source: "synthetic:?width=128&height=96"

@@ -8,7 +8,8 @@ import pytest
 
 from ssrl_core.errors import SSRLError, UnknownPlugin
 from ssrl_core.mix import load_mix
-from ssrl_core.score import Key, rescore, score, table
+from ssrl_core.cli.score import rescore, text_of_scores
+from ssrl_core.reward import Key, score
 
 RIGHT, WRONG, FORMLESS = "<think>I look.</think>\\boxed{A}", "<think>I look.</think>\\boxed{B}", "A"
 
@@ -63,7 +64,7 @@ def test_scores_that_a_changed_verifier_gives_otherwise_are_counted(install_toy,
     sys.modules.pop("ssrl_plugin_toy")
     facts = rescore([file])
     assert (facts["tasks"]["toy@?"]["saved"], facts["tasks"]["toy@?"]["differ"]) == (4, 3)
-    assert "3 of 4" in table(facts)
+    assert "3 of 4" in text_of_scores(facts)
 
 
 def test_the_key_of_every_task_survives_the_way_through_a_file_and_scores_its_truth(write_mix):
@@ -122,7 +123,7 @@ def test_lines_that_cannot_be_scored_are_counted_with_the_reason(toy, tmp_path):
     assert sum(facts["skipped"].values()) == 8
     assert facts["skipped"]["not JSON"] == 1
     assert facts["skipped"]["its gts is not the key that ssrl writes into reward_model.ground_truth"] == 1
-    assert "skipped 1: not JSON" in table(facts)
+    assert "skipped 1: not JSON" in text_of_scores(facts)
 
 
 def test_a_verifier_that_fails_costs_that_rollout_its_score(install_toy, tmp_path):

@@ -15,7 +15,8 @@ from verl.models.transformers.qwen2_vl import forward_with_normal_backend, qwen2
 from verl.utils import tensordict_utils
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as Verl
 
-from ssrl_core.completions import complete, token_ids
+from ssrl_core.models.completions import complete
+from ssrl_core.models.tokens import token_ids
 from ssrl_core.verl.agent import SharedProcessing
 from ssrl_core.verl.sharing import outputs, share
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssrl_core.cli.show import describe_task, options_of, text_of_task, type_in_words
 from ssrl_core.options import Options
 from ssrl_core.plugins import load_task
-from ssrl_core.showing import describe_task, options_of, text_of_task, type_in_words
 
 OPTIONS = '''
 from typing import Literal

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ssrl_source_rooms import ssrl_open_source as open_synthetic
 
-from ssrl_core import imageio
 from ssrl_core.errors import SourceError, SourceRejected
-from ssrl_core.source_folder import ssrl_open_source as open_folder
-from ssrl_core.source_rgbd import ssrl_open_source as open_rgbd
-from ssrl_core.source_synthetic import ssrl_open_source as open_synthetic
 from ssrl_core.sources import Split, open_source, to_working_size
+from ssrl_core.sources import images as imageio
+from ssrl_core.sources.folder import ssrl_open_source as open_folder
+from ssrl_core.sources.rgbd import ssrl_open_source as open_rgbd
 from ssrl_core.types import ImageSource, Intrinsics, SourceImage
 
 KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"

@@ -23,9 +23,9 @@ from PIL import Image
 
 from ssrl_core.errors import SourceError, SourceRejected, SSRLError
 from ssrl_core.seeding import stable_hash
-from ssrl_core.source_files import Store, locate
-from ssrl_core.source_index import index_by_id, list_ids
 from ssrl_core.sources import Split, load_image, open_source, resolve_uri
+from ssrl_core.sources.index import index_by_id, list_ids
+from ssrl_core.sources.store import Store, locate
 from ssrl_core.types import ImageSource, Intrinsics
 
 h5py = pytest.importorskip("h5py")

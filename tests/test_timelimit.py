@@ -9,7 +9,7 @@ import pytest
 
 from ssrl_core.errors import PluginFailed
 from ssrl_core.plugins import load_task
-from ssrl_core.timelimit import MOST_STUCK, TimeLimitExceeded, TooManyStuck, call_all_within, call_within
+from ssrl_core.plugins.timelimit import MOST_STUCK, TimeLimitExceeded, TooManyStuck, call_all_within, call_within
 
 
 def fail():

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ssrl_core.completions import complete, load_model
 from ssrl_core.evaluate import Answer
 from ssrl_core.mix import load_mix
+from ssrl_core.models.completions import complete, load_model
 from ssrl_core.types import SourceImage
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssrl_core import hookspecs
-from ssrl_core.implementations import SPECS
+from ssrl_core.plugins.hooks import SPECS
 
 ROOT = Path(__file__).parents[1]
 

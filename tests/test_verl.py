@@ -18,11 +18,11 @@ pytest.importorskip("verl", reason="the 'train' extra is not installed")
 from transformers import AutoProcessor
 
 from ssrl_core import Sample
-from ssrl_core.completions import token_ids
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
-from ssrl_core.score import Key
-from ssrl_core.tiny import build_tiny_model
+from ssrl_core.models.tiny import build_tiny_model
+from ssrl_core.models.tokens import token_ids
+from ssrl_core.reward import Key
 from ssrl_core.verl import dataset as module
 from ssrl_core.verl.dataset import MixDataset
 from ssrl_core.verl.launch import Launch, prepare, run

@@ -10,9 +10,9 @@ import pytest
 
 from ssrl_core import Recipe, SourceImage, SourceRejected
 from ssrl_core.errors import BrokenPlugin, NotAllowed, PluginFailed, UnknownPlugin
-from ssrl_core.installed import ALLOWED
 from ssrl_core.options import Options
 from ssrl_core.plugins import load_task
+from ssrl_core.plugins.installed import ALLOWED
 from ssrl_core.seeding import generator
 from ssrl_core.sources import open_source, to_working_size
 

@@ -11,9 +11,9 @@ from statistics import mean
 
 from jinja2 import Environment
 
+from ssrl_core.cli.preview import data_url
 from ssrl_core.evaluate import Answer, Row
-from ssrl_core.gallery import data_url
-from ssrl_core.render import render
+from ssrl_core.sample import render
 from ssrl_core.types import Recipe
 
 

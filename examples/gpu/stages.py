@@ -29,7 +29,7 @@ def photos(out: Path, scale: Scale) -> dict[str, Any]:
     from concurrent.futures import ProcessPoolExecutor
 
     from ssrl_core.mix import load_mix
-    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.models.tiny import build_tiny_model
 
     folder = out / "photos"
     with ProcessPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -127,7 +127,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     from sizes import SIZES
 
     from ssrl_core.mix import load_mix
-    from ssrl_core.tiny import build_tiny_model
+    from ssrl_core.models.tiny import build_tiny_model
 
     model = out / "recipe" / "model"
     build_tiny_model(load_mix(out / "mix.yaml"), model)
@@ -146,7 +146,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     if scale.device == "cuda":
         parameters = grow(model, SIZES["Qwen/Qwen2.5-VL-3B-Instruct"])
     else:  # its settings, with the sizes of a toy
-        from ssrl_core.completions import load_model
+        from ssrl_core.models.completions import load_model
 
         parameters = sum(p.numel() for p in load_model(str(model)).parameters())
         overrides += [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from images import write_photographs, write_stereo
 
-from ssrl_core.gallery import write_gallery
+from ssrl_core.cli.preview import write_gallery
 from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
 from ssrl_core.testing import Report, check_task

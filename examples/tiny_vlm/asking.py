@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from ssrl_core.completions import complete, load_model
+from ssrl_core.models.completions import complete, load_model
 
 
 def answers(

@@ -27,8 +27,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from ssrl_core.mix import load_mix
+from ssrl_core.models.tiny import build_tiny_model
 from ssrl_core.sources import open_source, to_working_size
-from ssrl_core.tiny import build_tiny_model
 from ssrl_core.types import SourceImage
 
 HERE = Path(__file__).parent

@@ -1,30 +1,35 @@
-"""How well a model does on a mix: it answers the held-out samples, one line of JSON each, and the lines are counted.
+"""The accuracy of a model on a mix: it answers the samples of a split, and the answers are scored and counted.
 
-models endpoint serving   who answers: transformers, any OpenAI-compatible server, a server of our own
-folder                    the lines on disk: what makes an evaluation resume, and refuse to mix two
-run                       samples to the model, completions to the verifiers, lines to the folder
+models endpoint serving   who answers: transformers, a server with OpenAI's interface, a vLLM server started here
+folder                    the answers on disk
+run                       samples to the model, completions to the verifiers, answers to the folder
 heldout                   whether training can have seen an image
-accuracy                  rows with intervals; two evaluations compared
-confusion report          what is given instead of the truth; the page
+accuracy                  accuracies with intervals; the comparison of two evaluations
+confusion report          wrong answers counted; summary and HTML page
 """
 
 from __future__ import annotations
 
 from .accuracy import ALL, Change, Row, compare, rows
 from .folder import Answer, EvaluationError, answers_of
+from .heldout import check_heldout
 from .models import Sampling, Transformers
-from .run import evaluate
+from .report import finish
+from .run import Evaluation, evaluate
 
 __all__ = [
     "ALL",
     "Answer",
     "Change",
+    "Evaluation",
     "EvaluationError",
     "Row",
     "Sampling",
     "Transformers",
     "answers_of",
+    "check_heldout",
     "compare",
     "evaluate",
+    "finish",
     "rows",
 ]

@@ -1,6 +1,6 @@
-"""Any server that speaks OpenAI's chat completions, asked with many requests at a time.
+"""A model behind a server with OpenAI's chat completions API, queried with concurrent requests.
 
-The prompt's images stay where they stand in its text, as PNG: the server sees every pixel that training would.
+Images are sent as PNG at their position in the prompt, so the server sees the same pixels as training.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..bound import Example
-from ..completions import parts
 from ..errors import did_you_mean
+from ..mix.tasks import Example
+from ..models.tokens import parts
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_FAILURES = 10
-"""Requests that may fail one after the other before it makes no sense to go on."""
+"""Number of consecutive failed requests after which an evaluation stops."""
 
-_ODD = (ValueError, TypeError, LookupError, AttributeError)  # what the client raises over a 200 of another form
+_ODD = (ValueError, TypeError, LookupError, AttributeError)  # what the client raises if a response with status 200 has another format
 
 
 class Endpoint:
-    """A model behind a server. The key is taken from ``OPENAI_API_KEY``, where it is set.
+    """A model behind a server. The API key is read from ``OPENAI_API_KEY`` if it is set.
 
     Args:
-        url: where the API begins, e.g. ``http://localhost:8000/v1``.
-        name: of the model, as the server knows it.
-        concurrency: requests at a time.
-        retries: of a request that was answered by 408, 409, 429 or 5xx, or not at all; the waits between them double up
-            to 8 seconds, or are what the server says.
-        timeout: seconds that a request may take.
-        body: what every request says besides, e.g. ``{"top_k": 1}``.
+        url: base URL of the API, e.g. ``http://localhost:8000/v1``.
+        name: name of the model on the server.
+        concurrency: maximum number of concurrent requests, at least 1.
+        retries: maximum number of retries of a request after status 408, 409, 429 or 5xx, or after no response. The
+            delay doubles up to 8 seconds unless the server sets it.
+        timeout: time limit of a request in seconds.
+        body: extra JSON merged into each request body, e.g. ``{"top_k": 1}``.
     """
 
     def __init__(
@@ -57,7 +57,11 @@ class Endpoint:
         self.facts = {"engine": "endpoint", "model": name, "body": self._body}
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
-        """Each example with what came of it, as the answers come."""
+        """Each example with its outcome, in the order of the responses.
+
+        Every request carries a seed of its own (``Sampling.seed_of``). Raises EvaluationError if the server does not
+        know the model, refuses the key, or fails ``MOST_FAILURES`` times in a row.
+        """
         client = self._client()
         pool = ThreadPoolExecutor(self._concurrency)
         examples = iter(examples)
@@ -77,18 +81,18 @@ class Endpoint:
                     if in_a_row == MOST_FAILURES:
                         raise EvaluationError(
                             f"{self._url}: {in_a_row} requests in a row failed, the last one with: {outcome}. "
-                            "The answers so far are kept; the same command goes on"
+                            "The answers so far are kept; run the same command again to resume"
                         )
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             client.close()
 
     def _client(self) -> OpenAI:
-        """A client of a server that is there and lets us in; it is asked once, without patience."""
+        """A client, after one request without retries has shown that the server responds and accepts the key."""
         try:
             from openai import APIConnectionError, APIStatusError, AuthenticationError, OpenAI, PermissionDeniedError
         except ImportError as err:
-            raise EvaluationError("an endpoint needs the client library: pip install 'ssrl-core[eval]'") from err
+            raise EvaluationError("an endpoint needs the openai package: pip install 'ssrl-core[eval]'") from err
         key = os.environ.get("OPENAI_API_KEY") or "none"
         client = OpenAI(base_url=self._url, api_key=key, max_retries=self._retries, timeout=self._timeout)
         try:
@@ -106,7 +110,7 @@ class Endpoint:
             pass  # not every server lists its models
         except _ODD as err:
             raise EvaluationError(
-                f"{self._url}: what answers there is no server of chat completions ({type(err).__name__}: {err}). "
+                f"{self._url}: this is no server of chat completions ({type(err).__name__}: {err}). "
                 "Is the address right? It usually ends in /v1"
             ) from err
         return client
@@ -154,7 +158,7 @@ class Endpoint:
 
 
 def _written(choice: Any) -> Written:
-    # Some servers cut the thinking out of the text, which the required form has.
+    # Some servers move the thinking out of the text. The required format includes it.
     thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
     text = choice.message.content or ""
     return Written(f"<think>{thinking}</think>{text}" if thinking else text, cut=choice.finish_reason == "length")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..mix import Mix
-from ..mixfile import MixConfig, TaskConfig, read_mix
+from ..mix.file import read_mix
 from .folder import EvaluationError
 
 
@@ -27,14 +27,14 @@ def check_heldout(mix: Mix, *, model: str | None = None, trained_on: Sequence[Pa
         EvaluationError: training could draw images that the evaluation holds out.
         MixError: one of the mixes cannot be read.
     """
-    if mix.split != "heldout":
+    if mix.split == "train":
         return ["These are images that training draws from: nothing here is held out."]
     fraction = mix.config.heldout.fraction
     notes = [f"The images are the {100 * fraction:g}% of each source that training with this mix never draws."]
     paths = [*trained_on, *_of_run(model)]
     for path in paths:
         training = read_mix(path)[0]
-        shared = _uris(mix.config) & _uris(training)
+        shared = set(mix.config.sources) & set(training.sources)
         if shared and training.heldout.fraction < fraction:
             raise EvaluationError(
                 f"training has seen images of this evaluation: {path} holds out {training.heldout.fraction:g} of "
@@ -53,7 +53,3 @@ def _of_run(model: str | None) -> list[Path]:
     folders = Path(model).resolve().parents if model and Path(model).is_dir() else ()
     runs = [folder for folder in folders if (folder / "mix.yaml").is_file() and (folder / "command.txt").is_file()]
     return sorted(runs[0].glob("mix*.yaml")) if runs else []
-
-
-def _uris(config: MixConfig) -> set[str]:
-    return {(task or TaskConfig()).source or config.source for task in config.tasks.values()}

@@ -1,4 +1,4 @@
-"""What an evaluation asks: a model, with settings for its sampling; and the one that transformers runs here."""
+"""The model that an evaluation queries, its sampling settings, and a model that transformers runs in this process."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..bound import Example
-from ..completions import complete, load_model, token_ids
+from ..mix.tasks import Example
+from ..models.completions import complete, load_model
+from ..models.tokens import token_ids
 from ..seeding import generator
 from .folder import EvaluationError
 
 Numbered = tuple[int, Example]
-"""An example and its index in the mix."""
+"""The index of an example in the mix, and the example."""
 
 _FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn.
+    """How completions are sampled.
 
     Attributes:
-        temperature: 0 takes the likeliest token each time: the same answers every time, so that two models differ by
-            what they are and not by luck. Training draws at 1.
-        max_tokens: longest completion.
-        seed: of the draws; without effect at temperature 0.
+        temperature: sampling temperature, at least 0. At 0 the most likely token is selected, so an evaluation repeats
+            and two models differ only by their weights. Training samples at 1.
+        max_tokens: maximum length of a completion in tokens.
+        seed: seed of the evaluation, at least 0. It has no effect at temperature 0.
     """
 
     temperature: float = 0.0
@@ -36,13 +37,16 @@ class Sampling:
     seed: int = 0
 
     def seed_of(self, index: int) -> int:
-        """The seed of the sample at an index of the mix, in [0, 2**31)."""
+        """The seed of the completion of the sample at an index of the mix, in [0, 2**31).
+
+        It depends on nothing else, so a completion depends neither on the batch size nor on a resumption.
+        """
         return int(generator(self.seed, stream="evaluation", index=index).integers(2**31))
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote; whether it was cut off at the longest completion."""
+    """A completion, and whether it was cut at the maximum length."""
 
     text: str
     cut: bool
@@ -50,28 +54,28 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why there is no completion."""
+    """The reason why there is no completion."""
 
     reason: str
 
 
 class Model(Protocol):
-    """Whatever completes prompts."""
+    """Anything that completes prompts."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its answers depend on, in plain JSON values. An evaluation is not continued with others."""
+        """JSON values on which the answers depend. An evaluation is only resumed with equal facts."""
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
-        """Each example with what came of it, in any order. Raises EvaluationError where it makes no sense to go on."""
+        """Each example with its outcome, in any order. Raises EvaluationError if further requests are pointless."""
 
 
 class Transformers:
-    """A model that transformers runs in this process: on a GPU where there is one, else on the CPU.
+    """A model that transformers runs in this process, on a GPU if there is one and else on the CPU.
 
     Args:
-        path: a folder, or a name on the hub.
-        batch: prompts completed together. Another number may change what is as likely as its alternative.
+        path: a local folder, or a name on the Hugging Face hub.
+        batch: batch size; it may flip near-tied tokens.
     """
 
     def __init__(self, path: str, *, batch: int = 32) -> None:
@@ -83,32 +87,30 @@ class Transformers:
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its completion, in order."""
-        import torch
         from transformers import AutoProcessor
 
         model, processor = load_model(self._path, device=self._device), AutoProcessor.from_pretrained(self._path)
         waiting = iter(examples)
         while group := list(islice(waiting, self._batch)):
-            with torch.random.fork_rng():
-                torch.manual_seed(sampling.seed_of(group[0][0]))
-                completions = complete(
-                    model,
-                    processor,
-                    [token_ids(processor, example) for _, example in group],
-                    [list(example.sample.images) for _, example in group],
-                    max_new_tokens=sampling.max_tokens,
-                    temperature=sampling.temperature,
-                    log_probs=False,
-                )
+            completions = complete(
+                model,
+                processor,
+                [token_ids(processor, example) for _, example in group],
+                [list(example.sample.images) for _, example in group],
+                max_new_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                seeds=[sampling.seed_of(index) for index, _ in group],
+                log_probs=False,
+            )
             for numbered, completion in zip(group, completions, strict=True):
                 text = processor.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
                 yield numbered, Written(text, completion.cut)
 
 
 def version(path: str) -> str:
-    """What tells a model from another one of the same name: a digest of its files, or its commit on the hub.
+    """The version of a model: a digest of the files in its folder, or its commit on the hub.
 
-    Raises EvaluationError where there is no such model.
+    Raises EvaluationError if there is no such model.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
@@ -118,8 +120,8 @@ def version(path: str) -> str:
             return str(getattr(AutoConfig.from_pretrained(path), "_commit_hash", None))
         except (OSError, ValueError) as err:
             raise EvaluationError(
-                f"model {path!r} is neither a folder with a config.json nor a name on the hub that can be reached. "
-                f"A checkpoint of verl has the model in actor/huggingface. ({str(err).splitlines()[0]})"
+                f"model {path!r} is neither a folder with a config.json nor a reachable name on the Hugging Face hub. "
+                f"A checkpoint of verl keeps the model in actor/huggingface. ({str(err).splitlines()[0]})"
             ) from err
     digest = hashlib.sha256()
     for file in sorted({file for pattern in _FILES for file in folder.glob(pattern)}):

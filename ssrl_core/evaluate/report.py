@@ -1,25 +1,54 @@
-"""An evaluation as one self-contained HTML page: table, plot, confusions, wrong answers with their images."""
+"""What an evaluation leaves: ``summary.json``, and ``report.html`` with table, plot, confusions and wrong answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..errors import SourceRejected, SSRLError
-from ..gallery import data_url
-from ..render import render
+from ..files import written_whole
+from ..pages import data_url, page
+from ..resume import write_json
+from ..sample import render
 from ..types import Recipe
-from ..wholefile import written_whole
-from .accuracy import Row
+from .accuracy import Row, rows
 from .confusion import matrices
-from .folder import Answer
+from .folder import REPORT, SUMMARY, Answer, folder_of
+from .run import Evaluation
 
 WRONG = 4
 """Wrong answers that are shown of each task and level."""
 
 _PAGE = Path(__file__).with_name("report.html.jinja")
+
+
+def finish(folder: Path, evaluation: Evaluation, *, notes: Sequence[str]) -> dict[str, Any]:
+    """Write summary and report of an evaluation; the summary.
+
+    Args:
+        folder: of the evaluation.
+        evaluation: of which there is at least one answer.
+        notes: see ``heldout.check_heldout``.
+    """
+    plan, table = folder_of(folder).plan(), rows(evaluation.answers)
+    failed = dict(evaluation.failed.most_common())
+    summary = {
+        "model": plan["model"],
+        "split": plan["split"],
+        "sampling": plan["sampling"],
+        "folder": str(folder),
+        "answers": len(evaluation.answers),
+        "failed": failed,
+        "notes": list(notes),
+        "rows": [{**asdict(row), "verdict": row.verdict} for row in table],
+    }
+    write_json(folder / SUMMARY, summary)
+    lost = [f"{n} samples have no answer and do not count: {reason}." for reason, n in failed.items()]
+    write_report(folder / REPORT, plan, evaluation.answers, table, notes=[*notes, *lost])
+    return summary
 
 
 def write_report(
@@ -34,12 +63,10 @@ def write_report(
         rows: see ``accuracy.rows``.
         notes: what else a reader must know, in sentences.
     """
-    from jinja2 import Environment, select_autoescape
-
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     ordered = sorted(answers, key=_group)
     groups = [(task, level, list(group)) for (task, level), group in groupby(ordered, _group)]
-    page = environment.from_string(_PAGE.read_text(encoding="utf-8")).render(
+    text = page(
+        _PAGE,
         plan=plan,
         rows=rows,
         notes=notes,
@@ -47,7 +74,7 @@ def write_report(
         wrong=[(task, level, [_card(answer) for answer in _wrong(group)]) for task, level, group in groups],
     )
     with written_whole(path) as file:
-        file.write(page.encode())
+        file.write(text.encode())
 
 
 def _group(answer: Answer) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PluginFailed, SourceError
 from ..mix import Mix
-from ..score import Key, score
+from ..reward import Key, score
 from .folder import Answer, EvaluationError, answers_of, continued, plan_of
 from .models import Failed, Model, Numbered, Sampling, Written
 
@@ -55,7 +55,7 @@ def evaluate(
     if not 1 <= samples <= len(mix):
         raise EvaluationError(
             f"{samples} samples of the {mix.split} split of {mix.path}: it has {len(mix)}. "
-            f"Raise {'heldout.samples' if mix.split == 'heldout' else 'samples'} in the mix, or ask for fewer"
+            f"Raise {'samples' if mix.split == 'train' else 'heldout.samples'} in the mix, or ask for fewer"
         )
     failed: Counter[str] = Counter()
     with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (file, answers):

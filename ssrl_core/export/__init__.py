@@ -10,12 +10,10 @@ often it was killed and what it found half done do not matter for its bytes.
     local     shards made in this process, or in others on this machine
     cluster   shards made on a Ray cluster
     manifest  what it became
-    progress  a bar, or lines
 """
 
 from .manifest import summary
 from .plan import ExportError
-from .progress import progress_bar
 from .run import export
 
-__all__ = ["ExportError", "export", "progress_bar", "summary"]
+__all__ = ["ExportError", "export", "summary"]

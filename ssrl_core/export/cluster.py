@@ -12,11 +12,11 @@ from collections import deque
 from functools import lru_cache
 from typing import Any
 
-from ..differences import differences
 from ..errors import SSRLError
 from ..mix import Mix, load_mix
+from ..resume import differences
 from .local import PATIENCE, SHARDS_A_WORKER
-from .plan import MIX, ExportError, settled, versions
+from .plan import MIX, ExportError, folder_of, versions
 from .shards import Job, OnProgress, make_shard
 
 
@@ -104,6 +104,6 @@ def _open(job: Job) -> Mix:
         )
     cv2.setNumThreads(1)  # Ray gives a task one CPU
     mix = load_mix(job.folder / MIX, split=job.split)
-    if other := list(differences(settled(job.folder)["versions"], versions(mix))):
+    if other := list(differences(folder_of(job.folder).plan()["versions"], versions(mix))):
         raise ExportError(f"node {node} has other versions than the process that exports:\n  " + "\n  ".join(other))
     return mix

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..resume import write_json
 from ..sources import open_source
-from .plan import MIX, write_json
+from .plan import MIX
 
 MANIFEST = "manifest.json"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..imageio import pixels
 from ..mix import Example, Mix
-from ..score import Key
+from ..reward import Key
+from ..sources.images import pixels
 
 
 def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..files import sweep
 from ..mix import load_mix
-from ..schedule import SplitName
-from ..wholefile import sweep
+from ..mix.schedule import SplitName
 from .cluster import make_on_cluster
 from .local import make_here, make_in_workers
 from .manifest import write_manifest
-from .plan import ExportError, digest, locked, plan_of, refuse_others, settle
+from .plan import ExportError, digest, folder_of, plan_of, settle
 from .shards import Job
 
 SHARD_SIZE = 1000
@@ -76,8 +76,8 @@ def export(
         make = partial(make_in_workers, workers=workers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        refuse_others(folder)  # before anything is written into it
-        with locked(folder):
+        folder_of(folder).refuse_others()  # before anything is written into it
+        with folder_of(folder).locked():
             settle(folder, plan, mix)
             try:
                 _sweep(folder)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import sha256, sync, temporary_name, written_whole
 from ..mix import Mix
-from ..schedule import SplitName
-from ..wholefile import sha256, sync, temporary_name, written_whole
+from ..mix.schedule import SplitName
 from .rows import encode, leaves, row, schema
 
 _ROW_GROUP = 100  # rows held in memory at a time

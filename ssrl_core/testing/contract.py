@@ -88,12 +88,9 @@ def prompt(trial: Trial) -> Outcome:
 @family("declared", "every declared failure names a criterion and a level that exist", once=True)
 def declared(trial: Trial) -> Outcome:
     """A misspelt declaration would excuse nothing, and tell nobody."""
-    from .run import CRITERIA
-
-    ids = {criterion.id for criterion in CRITERIA}
     unknown = []
     for key, reason in trial.task.info.known_failures.items():
         name, _, level = key.partition("@")
-        if name not in ids or (level and level not in trial.task.info.levels) or not reason.strip():
+        if name not in trial.criteria or (level and level not in trial.task.info.levels) or not reason.strip():
             unknown.append(key)
     return Outcome(not unknown, ", ".join(unknown) or f"{len(trial.task.info.known_failures)} declared", "none unknown")

@@ -31,6 +31,7 @@ class Trial:
         natural, oriented: rows of many samples; see ``samples``.
         solve: all answers that are right for a sample, by an oracle of the author's; None without one.
         variants: further ways to write a truth that must score 1.0.
+        criteria: ids of all criteria.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Trial:
     oriented: Sequence[Row] = ()
     solve: Solve | None = None
     variants: Variants | None = None
+    criteria: frozenset[str] = frozenset()
 
     @property
     def level(self) -> Level:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -93,5 +94,10 @@ def _random_state() -> tuple[object, ...]:
 
 def _elsewhere(plan: Plan, indices: list[int], hash_seed: str) -> list[str]:
     """The digests of samples that another process makes."""
-    found = elsewhere.ask("digests", [asdict(plan), indices], seconds=PROCESS_SECONDS, hash_seed=hash_seed)
-    return list(found)
+    arguments = [asdict(plan), indices]
+    return list(elsewhere.ask(digests, arguments, seconds=PROCESS_SECONDS, hash_seed=hash_seed))
+
+
+def digests(plan: dict[str, Any], indices: list[int]) -> list[str]:
+    """The digests of samples in hexadecimal; called in another process."""
+    return [_digest(Plan(**plan), index).hex() for index in indices]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
-def ask(question: str, facts: Any, *, seconds: float, hash_seed: str = "0") -> Any:
-    """The answer of a new Python process, which finds the same plugins; see the functions below.
+def ask(function: Callable[..., Any], arguments: list[Any], *, seconds: float, hash_seed: str = "0") -> Any:
+    """The result of a function that a new Python process calls. The process finds the same plugins.
+
+    Args:
+        function: of a module of this package.
+        arguments: plain JSON values.
+        seconds: time limit.
+        hash_seed: of the process.
 
     Raises:
-        TimeoutError: it took longer than that many seconds, and was ended.
-        RuntimeError: it failed.
+        TimeoutError: the process exceeded the limit and was ended.
+        RuntimeError: the process failed.
     """
     path = os.pathsep.join(folder for folder in sys.path if folder)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", __name__, question],
-            input=json.dumps(facts),
+            [sys.executable, "-P", "-m", __name__, function.__module__, function.__name__],
+            input=json.dumps(arguments),
             env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
             capture_output=True,
             text=True,
@@ -30,36 +38,10 @@ def ask(question: str, facts: Any, *, seconds: float, hash_seed: str = "0") -> A
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no answer within {seconds:.0f} s") from None
     if done.returncode:
-        raise RuntimeError(f"a process for {question!r} failed: {done.stderr.strip()[-500:]}")
+        raise RuntimeError(f"a process for {function.__name__!r} failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def digests(facts: Any) -> list[str]:
-    """The digests of samples; of a plan and indices."""
-    from .samples import Plan, digest, make
-
-    plan, indices = facts
-    found = [make(Plan(**plan), index) for index in indices]
-    return [digest(made.sample, made.prompt).hex() for made in found]
-
-
-def verify(facts: Any) -> tuple[float, str]:
-    """Seconds for the slowest answer; of a task, a truth and params."""
-    from ..plugins import load_task
-    from .verifier import slowest_answer
-
-    name, truth, params = facts
-    return slowest_answer(load_task(name), truth, params)
-
-
-def imported(facts: Any) -> list[str]:
-    """Which of some modules importing a module imports; of both."""
-    import importlib
-
-    module, names = facts
-    importlib.import_module(module)
-    return sorted(set(names) & set(sys.modules))
-
-
 if __name__ == "__main__":
-    print(json.dumps({"digests": digests, "verify": verify, "imported": imported}[sys.argv[1]](json.load(sys.stdin))))
+    called = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+    print(json.dumps(called(*json.load(sys.stdin))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import sys
 import tracemalloc
 from collections import Counter
 
@@ -98,8 +100,14 @@ def memory(trial: Trial) -> Outcome:
 def imports(trial: Trial) -> Outcome:
     """In a process of its own."""
     module = trial.task.plugin.entry_point.module
-    found = elsewhere.ask("imported", [module, HEAVY], seconds=IMPORT_SECONDS)
+    found = elsewhere.ask(imported, [module, HEAVY], seconds=IMPORT_SECONDS)
     return Outcome(not found, ", ".join(found) or "none of them", "none", remedy="import them inside functions")
+
+
+def imported(module: str, names: list[str]) -> list[str]:
+    """Those of some modules that importing a module imports; called in another process."""
+    importlib.import_module(module)
+    return sorted(set(names) & set(sys.modules))
 
 
 @family("hard images", "on hard images a task gives a sample that its oracle confirms, or declines; it never fails")

@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import BrokenPlugin, IncompatiblePlugin, SourceError, SSRLError, did_you_mean
-from ..include import dotted
-from ..mixfile import explain
+from ..mix.file import explain
+from ..mix.include import dotted
 from ..plugins import Task, find, load_task
 from ..sources import open_source
 from . import ambiguity, bias, contract, determinism, health, leaks, verifier
@@ -120,12 +120,13 @@ def check_task(
         try:
             task.options_model(**(options or {}))
         except ValidationError as err:
-            raise SSRLError(explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model)) from err
+            text = explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model, content=options or {})
+            raise SSRLError(text) from err
         plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
         measured = any(criterion.id.startswith(_MEASURING) for criterion in criteria)
         with _drawn(plans, samples, workers, measured=measured) as drawn:
             for plan, lots in drawn:
-                trial = Trial(task, plan, solve=solve, variants=variants)
+                trial = Trial(task, plan, solve=solve, variants=variants, criteria=frozenset(c.id for c in CRITERIA))
                 wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
                 _check_level(trial, lots, wanted, add, hangs=hangs)
     return Report(

@@ -11,23 +11,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import SourceRejected
-from ..mix import MAX_ATTEMPTS
-from ..plugins import load_task
+from ..plugins import Task, load_task
+from ..sample import find_sample, generate, stream
 from ..seeding import generator
 from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
-from ..types import Intrinsics, Sample, SourceImage
+from ..types import Intrinsics, Recipe, Sample, SourceImage
 from .features import Features, measure
 
 POOL_SIZE = 64
@@ -93,40 +91,78 @@ class Row:
     features: Features
 
 
-class NoSample(Exception):
-    """Every image of the pool was rejected; the message counts the reasons."""
-
-
 def make(plan: Plan, index: int) -> Made:
-    """Sample ``index`` of a plan, as a mix would draw it. Raises NoSample or a PluginError."""
+    """Sample ``index`` of a plan, made as a mix makes it.
+
+    Raises:
+        SourceError: none of the images can be used; the message counts the reasons.
+        PluginError: the task failed on an image.
+    """
     task = load_task(plan.task)
-    options = task.options_model(**plan.options)
+    offered: list[tuple[SourceImage, bytes]] = []
+
+    def load(_: Task, recipe: Recipe) -> SourceImage:
+        image = _pool_image_for(plan, recipe, depth=task.info.needs_depth)
+        offered.append((image, _content(image)))
+        return image
+
+    rejections = Counter[str]()
+    recipe_of = partial(_recipe, plan, task, index)
+    example = find_sample(task, recipe_of, load=load, rejections=rejections, max_failures=1)
+    image, before = offered[-1]
+    return Made(
+        index=index,
+        source=image,
+        sample=example.sample,
+        prompt=example.prompt,
+        rejections=tuple(rejections.elements()),
+        seconds=example.seconds,
+        untouched=_content(image) == before,
+    )
+
+
+def make_on(plan: Plan, image: SourceImage, number: int) -> Made:
+    """A sample of one given image. Raises SourceRejected or a PluginError."""
+    task = load_task(plan.task)
+    recipe = replace(_recipe(plan, task, number, 0), image_id=image.id)
+    sample = generate(task, recipe, image)
+    return Made(number, image, sample, task.format_prompt(sample), (), 0.0)
+
+
+def _recipe(plan: Plan, task: Task, index: int, attempt: int) -> Recipe:
     ids = pool_ids(plan.source, plan.seed)
-    refused: list[str] = []
-    for attempt in range(MAX_ATTEMPTS):
-        image = generator(plan.seed, stream=f"{plan.task}/{plan.split}/image", index=index, attempt=attempt)
-        try:
-            picture = pool_image(
-                plan.source, ids[image.integers(len(ids))], seed=plan.seed, depth=task.info.needs_depth
-            )
-            if plan.oriented:
-                picture = orient(window(picture, rng=image), int(image.integers(8)))
-            source = to_working_size(as_jpeg(picture), plan.size, rng=image)
-            source.rgb.flags.writeable = False
-            if source.depth is not None:
-                source.depth.flags.writeable = False
-            rng = generator(plan.seed, stream=f"{plan.task}/{plan.split}/task", index=index)
-            before = _content(source)
-            start = time.thread_time()
-            sample = task.generate_sample(source, rng=rng, level=plan.level, options=options)
-            seconds = time.thread_time() - start
-        except SourceRejected as err:
-            refused.append(err.reason)
-            continue
-        untouched = _content(source) == before
-        return Made(index, source, sample, task.format_prompt(sample), tuple(refused), seconds, untouched)
-    counts = ", ".join(f"{reason}: {n}" for reason, n in Counter(refused).most_common())
-    raise NoSample(f"level {plan.level!r}: {MAX_ATTEMPTS} images in a row of {plan.source!r} were rejected ({counts})")
+    rng = _image_rng(plan, index, attempt)
+    return Recipe(
+        task=plan.task,
+        task_version=task.info.version,
+        seed=plan.seed,
+        split=plan.split,
+        index=index,
+        level=plan.level,
+        options=plan.options,
+        source=plan.source,
+        image_id=ids[rng.integers(len(ids))],
+        attempt=attempt,
+        size=plan.size,
+    )
+
+
+def _image_rng(plan: Plan, index: int, attempt: int) -> np.random.Generator:
+    return generator(plan.seed, stream=stream(plan.task, plan.split, "image"), index=index, attempt=attempt)
+
+
+def _pool_image_for(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
+    """The read-only image of a recipe: from the pool, cut and turned if the plan says so, as JPEG, at working size."""
+    rng = _image_rng(plan, recipe.index, recipe.attempt)
+    rng.integers(len(pool_ids(plan.source, plan.seed)))  # the draw of the image
+    picture = pool_image(plan.source, recipe.image_id, seed=plan.seed, depth=depth)
+    if plan.oriented:
+        picture = orient(window(picture, rng=rng), int(rng.integers(8)))
+    image = to_working_size(as_jpeg(picture), plan.size, rng=rng)
+    image.rgb.flags.writeable = False
+    if image.depth is not None:
+        image.depth.flags.writeable = False
+    return image
 
 
 def _content(source: SourceImage) -> bytes:
@@ -134,14 +170,6 @@ def _content(source: SourceImage) -> bytes:
     if source.depth is not None:
         content.update(source.depth.tobytes())
     return content.digest()
-
-
-def make_on(plan: Plan, image: SourceImage, number: int) -> Made:
-    """A sample of one given image, as it is. Raises SourceRejected or a PluginError."""
-    task = load_task(plan.task)
-    rng = generator(plan.seed, stream=f"{plan.task}/{plan.split}/task", index=number)
-    sample = task.generate_sample(image, rng=rng, level=plan.level, options=task.options_model(**plan.options))
-    return Made(number, image, sample, task.format_prompt(sample), (), 0.0)
 
 
 def row(made: Made, *, measured: bool) -> Row:

@@ -7,13 +7,12 @@ import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from ..answers import FORMAT_WEIGHT, judge
+from ..answers import FORMAT_WEIGHT
 from ..errors import PluginFailed
-from ..plugins import Task
-from ..types import Sample
+from ..plugins import load_task
+from ..reward import Key, score, score_all
 from . import elsewhere
 from .criteria import Family, NotRun, Trial, tokens
 from .report import Outcome
@@ -55,7 +54,8 @@ def returns(trial: Trial) -> Outcome:
     """In a process of its own, since one that does not return cannot be stopped from within."""
     sample = trial.few[0].sample
     try:
-        answer = elsewhere.ask("verify", [trial.task.name, sample.truth, dict(sample.params)], seconds=RETURN_SECONDS)
+        arguments = [trial.task.name, sample.truth, dict(sample.params)]
+        answer = elsewhere.ask(slowest_answer, arguments, seconds=RETURN_SECONDS)
     except TimeoutError as err:
         return Outcome(False, str(err), f"{SLOWEST * 1e3:.0f} ms", remedy=REMEDY)
     slowest, worst = answer
@@ -134,10 +134,9 @@ def malformed(trial: Trial) -> Outcome:
     earned = []
     for made in trial.few:
         for name, completion in _malformed(made.sample.truth):
-            verify = partial(_verify, trial, made.sample)
-            verdict = judge(completion, verify)
-            if verdict.score > 0:
-                earned.append(f"{name}: {verdict.score}")
+            reward = score(_key(trial, made.sample.truth, made.sample.params, FORMAT_WEIGHT), completion)["score"]
+            if float(reward) > 0:
+                earned.append(f"{name}: {reward}")
     return Outcome(not earned, f"{len(earned)} earn something" + (f", e.g. {earned[0]}" if earned else ""), "0")
 
 
@@ -154,13 +153,13 @@ def all_at_once(trial: Trial) -> Outcome:
         for joint in (", ", " or ", "/", " ", "\n", " and ", "; "):
             for listed in ([right, other], [other, right], space):
                 answer = joint.join(listed)
-                score = _score(trial, answer, right, made.sample.params)
-                if score > best:
-                    best, which = score, answer
+                earned = _boxed(trial, [(answer, right, made.sample.params)])
+                if earned > best:
+                    best, which = earned, answer
         for aside in (f"{right} {other}", f"{right}, or else {other}", f"not {other} but {right}"):
-            score = _score(trial, aside, right, made.sample.params)
-            if score > best:
-                best, which = score, aside
+            earned = _boxed(trial, [(aside, right, made.sample.params)])
+            if earned > best:
+                best, which = earned, aside
     return Outcome(best == 0.0, f"{best:.2f} at most" + (f", for {which!r:.80}" if which else ""), "0")
 
 
@@ -172,11 +171,11 @@ def constants(trial: Trial) -> Outcome:
     tried = space if len(space) <= MANY_ANSWERS else rng.sample(space, MANY_ANSWERS)
     rows = list(trial.natural)[:400]
     count, chance = len(rows), max(trial.level.chance, trial.constant_chance(space))
-    scores = {f"always {a!r}": _mean(trial, [(a, row.truth, row.params) for row in rows]) for a in tried}
+    scores = {f"always {a!r}": _boxed(trial, [(a, row.truth, row.params) for row in rows]) for a in tried}
     pattern = _shapes(space)
     shown = [(pattern.findall(row.prompt), row) for row in rows]
     for name, pick in (("first", 0), ("last", -1)):
-        scores[f"the {name} answer that the prompt shows"] = _mean(
+        scores[f"the {name} answer that the prompt shows"] = _boxed(
             trial, [(found[pick] if found else "?", row.truth, row.params) for found, row in shown]
         )
     name = max(scores, key=lambda key: scores[key])
@@ -191,23 +190,28 @@ def constants(trial: Trial) -> Outcome:
     )
 
 
-def _mean(trial: Trial, cases: list[tuple[str, str, object]]) -> float:
-    return sum(_score(trial, answer, right, params) for answer, right, params in cases) / len(cases)
+def _boxed(trial: Trial, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> float:
+    """The mean reward, without the share for the format, of completions that box (answer, truth, params)."""
+    rewards = score_all(
+        [(_key(trial, right, params), f"<think>x</think>\\boxed{{{answer}}}") for answer, right, params in cases]
+    )
+    return sum(float(reward["score"]) for reward in rewards) / len(rewards)
+
+
+def _key(trial: Trial, right: str, params: Mapping[str, Any], format_weight: float = 0.0) -> Key:
+    return Key(trial.task.name, right, trial.plan.level, dict(params), format_weight=format_weight)
 
 
 def _score(trial: Trial, answer: str, right: str, params: object) -> float:
     return trial.task.verify_answer(answer, truth=right, params=params, limit=RETURN_SECONDS)  # type: ignore[arg-type]
 
 
-def _verify(trial: Trial, sample: Sample, answer: str) -> float:
-    return _score(trial, answer, sample.truth, sample.params)
-
-
-def slowest_answer(task: Task, truth: str, params: Mapping[str, Any]) -> tuple[float, str]:
-    """Seconds of processor time, and what is repeated in it, of the slowest of several long answers.
+def slowest_answer(name: str, truth: str, params: Mapping[str, Any]) -> tuple[float, str]:
+    """Seconds of processor time, and what is repeated in it, of the slowest of several long answers of a task.
 
     Short garbage comes first, then each long answer three times, of which the quickest counts.
     """
+    task = load_task(name)
     for text in _garbage(truth, seed=0):
         with contextlib.suppress(PluginFailed):  # another criterion's
             task.verify_answer(text, truth=truth, params=params)

@@ -44,7 +44,7 @@ class AdaptiveMixDataset(MixDataset):
             raise RecipeError("AdaptiveMixDataset needs data.dataloader_num_workers=0 and data.shuffle=false")
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if self.mix.split == "heldout":
+        if self.mix.split != "train":
             return super().__getitem__(index)
         while True:  # the best kind is never skipped
             taken = self._next % len(self.mix)

@@ -9,17 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..answers import COMPLETION, extract_answer
-from ..completions import token_ids
-from ..differences import differences
 from ..errors import PluginFailed, RecipeError
-from ..include import self_contained
 from ..mix import Example, SplitName, load_mix
-from ..mixfile import read_mix
-from ..schedule import stages
-from ..score import VERIFIER_LIMIT
+from ..mix.file import read_mix
+from ..mix.schedule import stages
+from ..models.tokens import token_ids
+from ..resume import ResumableFolder, plan_of_mix
+from ..reward import VERIFIER_LIMIT
 from .recipe import SAMPLER, Stage
 
 logger = logging.getLogger(__name__)
@@ -52,8 +49,8 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
             )
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
     check_length(stage, config, chain(examples, load_mix(mix).some_of_each(MEASURED)))
-    if config["trainer"]["resume_mode"] == "auto":
-        refuse_another_run(folder, config, mix)
+    if has_checkpoints(config, folder):
+        folder_of(folder).settle(plan_of(stage, config, mix), started=True)
 
 
 def check_machine(config: Mapping[str, Any]) -> None:
@@ -89,7 +86,7 @@ def try_everything(mix_path: Path) -> list[Example]:
         MixError, PluginError, SourceError: whatever keeps one of them from being made, verified or sent to a worker.
     """
     examples = []
-    splits: tuple[SplitName, ...] = ("train", "heldout")
+    splits: tuple[SplitName, ...] = ("train", "validation")
     for split in splits:
         mix = load_mix(mix_path, split=split)
         for example in mix.some_of_each():
@@ -179,19 +176,20 @@ def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Exa
             )
 
 
-def refuse_another_run(folder: Path, config: Mapping[str, Any], mix: Path) -> None:
-    """Raise RecipeError where a folder's checkpoints, which verl would continue, belong to something else."""
-    kept_config, kept_mix = folder / "config.yaml", folder / "mix.yaml"
-    if not (folder / CHECKPOINTED).exists() or not kept_config.exists():
-        return
-    before = yaml.safe_load(kept_config.read_text(encoding="utf-8"))
-    changed = [line for line in differences(before, config) if not line.startswith("trainer.")]
-    if kept_mix.exists() and kept_mix.read_bytes() != self_contained(mix):
-        changed.append(f"{mix} is not what it was then (see {kept_mix})")
-    if changed:
-        raise RecipeError(
-            f"{folder} holds checkpoints of another run, which verl would continue. What differs:\n  "
-            + "\n  ".join(changed[:10])
-            + "\nGive this run a folder of its own (trainer.default_local_dir=...), or start anew in this one "
-            "(trainer.resume_mode=disable)"
-        )
+def folder_of(path: Path) -> ResumableFolder:
+    """The folder of a training run."""
+    return ResumableFolder(path, "training run", RecipeError)
+
+
+def plan_of(stage: Stage, config: Mapping[str, Any], mix: Path) -> dict[str, Any]:
+    """Everything that the samples and updates of a run depend on, in plain JSON types.
+
+    verl's section ``trainer`` is left out, so that a run can be extended, or use other checkpoint intervals.
+    """
+    settings = {key: value for key, value in config.items() if key != "trainer"}
+    return {"stage": stage, **plan_of_mix(load_mix(mix)), "config": settings}
+
+
+def has_checkpoints(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether verl would continue checkpoints in this folder."""
+    return config["trainer"]["resume_mode"] == "auto" and (folder / CHECKPOINTED).exists()

@@ -1,6 +1,6 @@
 """A mix as verl's datasets: rows carry recipes, images are rendered where they are needed.
 
-The mix file is the data file: ``data.train_files=mix.yaml`` and ``data.val_files=mix.yaml#heldout``.
+The mix file is the data file: ``data.train_files=mix.yaml`` and ``data.val_files=mix.yaml#validation``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,26 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
 from ..answers import COMPLETION
 from ..errors import MixError
-from ..mix import Example, Mix, load_mix
-from ..render import render
-from ..score import Key
+from ..mix import Example, Mix, SplitName, load_mix
+from ..reward import Key
+from ..sample import render
 from ..types import Recipe
-from .recipe import HELDOUT
 
 
 def open_mix(data_files: str | Sequence[str]) -> Mix:
-    """The mix that verl's ``data.train_files`` or ``data.val_files`` names, with its split after a ``#``."""
+    """The mix that verl's ``data.train_files`` or ``data.val_files`` names; ``#`` and a split may follow the file.
+
+    Raises:
+        MixError: several files are named, or there is no such mix.
+    """
     files = [data_files] if isinstance(data_files, str) else list(data_files)
     if len(files) != 1:
         raise MixError(f"expected one mix file, got {files}: name several tasks inside one mix instead")
-    return load_mix(files[0].removesuffix(HELDOUT), split="heldout" if files[0].endswith(HELDOUT) else "train")
+    splits: tuple[SplitName, ...] = ("validation", "heldout")
+    for split in splits:
+        if files[0].endswith(f"#{split}"):
+            return load_mix(files[0].removesuffix(f"#{split}"), split=split)
+    return load_mix(files[0])
 
 
 def _length(mix: Mix, max_samples: int) -> int:

@@ -24,8 +24,8 @@ from typing import IO, Any, NamedTuple
 import yaml
 
 from ..errors import RecipeError
-from ..include import self_contained
-from .checks import CHECKPOINTED, check_run
+from ..mix.include import self_contained
+from .checks import CHECKPOINTED, check_run, folder_of, has_checkpoints, plan_of
 from .recipe import Stage, compose, override, read_recipe
 
 _LOST = re.compile(rb"Error in _run_prompt for uid=\S+")  # verl writes it for each rollout of the prompt
@@ -41,14 +41,16 @@ class Launch:
         env: what is set in its environment besides the current one.
         config: verl's composed configuration.
         mix: path of the mix file.
-        folder: of the run: ``config.yaml``, ``mix.yaml`` (``mix-2.yaml``, ... of earlier runs there), ``command.txt``,
-            ``log.txt``, ``metrics.jsonl``, checkpoints.
+        plan: see ``checks.plan_of``.
+        folder: of the run: ``plan.json``, ``config.yaml``, ``mix.yaml`` (``mix-2.yaml``, ... of earlier runs there),
+            ``command.txt``, ``log.txt``, ``metrics.jsonl``, checkpoints.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     config: Mapping[str, Any]
     mix: Path
+    plan: Mapping[str, Any]
     folder: Path
 
     @property
@@ -106,7 +108,7 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
         threads = 1 if stage == "sft" else min(2, os.cpu_count() or 1)
         env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         env["RAY_worker_niceness"] = "0"  # Ray starts workers at nice 15, and they are the whole run here
-    return Launch((sys.executable, *entry), env, config, mix, folder)
+    return Launch((sys.executable, *entry), env, config, mix, plan_of(stage, config, mix), folder)
 
 
 class Finished(NamedTuple):
@@ -125,15 +127,26 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
         echo: show verl's raw output as well.
     """
     launch.folder.mkdir(parents=True, exist_ok=True)
-    # Or a later start would continue what was there before.
+    with folder_of(launch.folder).locked():
+        _write_inputs(launch)
+        return _run(launch, on_step=on_step, echo=echo)
+
+
+def _write_inputs(launch: Launch) -> None:
+    """Write plan, mix, configuration and command into the run's folder."""
+    # Without this, a later start would continue the checkpoints of an earlier run.
     if launch.config["trainer"].get("resume_mode") == "disable":
         (launch.folder / CHECKPOINTED).unlink(missing_ok=True)
     mix, kept = self_contained(launch.mix), launch.folder / "mix.yaml"
     if kept.exists() and kept.read_bytes() != mix:
         kept.rename(_fresh(kept))  # checkpoints may have been trained on it
     kept.write_bytes(mix)
+    folder_of(launch.folder).settle(launch.plan, started=has_checkpoints(launch.config, launch.folder))
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
+
+
+def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool) -> Finished:
     with open(launch.folder / "log.txt", "a+b", buffering=0) as log:
         begin = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """A recipe -> verl's configuration, checked.
 
-A recipe is YAML in verl's own terms plus the key ``mix`` (a path relative to the recipe) and, optionally, ``base``
-(another recipe that it extends). Later layers win: verl's defaults, ours for the stage, ours for a machine without an
-accelerator, the recipe, the command line.
+A recipe is YAML with verl's own keys plus ``mix`` (the path of a mix file, relative to the recipe) and, optionally,
+``include`` (other recipes; see ``ssrl_core.mix.include``). Later layers win: verl's defaults, our defaults for the
+stage, our defaults for a machine without an accelerator, the recipe, the command line.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import Any, Literal
 import yaml
 
 from ..errors import RecipeError, did_you_mean
-from ..yamlfile import read_mapping
+from ..mix.include import Kind, merged
+from ..mix.include import compose as compose_files
 
 Stage = Literal["sft", "grpo"]
 
-HELDOUT = "#heldout"
-"""What stands after the name of a mix file where verl's settings mean its held-out split."""
+VALIDATION = "#validation"
+"""Follows the name of a mix file in verl's settings to mean its validation split."""
 
 _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
 SAMPLER = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
@@ -36,22 +37,27 @@ _UNLISTED = re.compile(
 )
 
 
-def read_recipe(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe with its bases merged in and its mix as an absolute path. Raises RecipeError."""
-    path = path.resolve()
-    if path in extended_by:
-        raise RecipeError(f"{path}: a recipe cannot be its own base: {' -> '.join(map(str, extended_by))} -> {path}")
-    content = read_mapping(path, what="recipe", error=RecipeError)
-    for key in ("mix", "base"):
-        if key in content and not isinstance(content[key], str):
-            raise RecipeError(f"{path}: {key}: {content[key]!r} is not the path of a file")
-    if "mix" in content:
-        content["mix"] = str((path.parent / content["mix"]).resolve())
-    if base := content.pop("base", None):
-        content = _merge(read_recipe(path.parent / base, extended_by=(*extended_by, path)), content)
-    if "mix" not in content and not extended_by:
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The content of a recipe and of the recipes that it includes, with the mix as an absolute path.
+
+    Raises:
+        RecipeError: a file cannot be read, includes itself, or names no mix.
+    """
+    content = dict(compose_files(path, _RECIPE).content)
+    if "mix" not in content:
         raise RecipeError(f"{path}: the key 'mix' is missing; it names the mix file, relative to the recipe")
     return content
+
+
+def _with_absolute_mix(content: dict[str, Any], base: Path) -> dict[str, Any]:
+    if "base" in content:
+        raise RecipeError(f"{base}: a recipe includes another one with 'include', not 'base'")
+    if "mix" in content and not isinstance(content["mix"], str):
+        raise RecipeError(f"{base}: mix: {content['mix']!r} is not the path of a file")
+    return content | ({"mix": str((base / content["mix"]).resolve())} if "mix" in content else {})
+
+
+_RECIPE = Kind("recipe", RecipeError, _with_absolute_mix, lambda keys: True)
 
 
 def compose(
@@ -98,7 +104,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         return {
             "data": {
                 "train_files": mix,
-                "val_files": f"{mix}{HELDOUT}",
+                "val_files": f"{mix}{VALIDATION}",
                 "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixSFTDataset"},
                 "completion": None,
             },
@@ -110,7 +116,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "algorithm": {"adv_estimator": "grpo"},
         "data": {
             "train_files": mix,
-            "val_files": f"{mix}{HELDOUT}",
+            "val_files": f"{mix}{VALIDATION}",
             "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixDataset"},
             "shuffle": False,  # the mix is random already, and every batch of it has the stated proportions
         },
@@ -192,7 +198,7 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
                 "hydra": {"searchpath": [f"file://{verl_configs}"]},
             }
             for layer in layers:
-                primary = _merge(primary, layer)
+                primary = merged(primary, layer, _RECIPE.merges)
             (Path(scratch) / "ssrl.yaml").write_text(yaml.safe_dump(primary), encoding="utf-8")
             with hydra.initialize_config_dir(scratch, version_base=None):
                 return OmegaConf.to_container(hydra.compose("ssrl", overrides=list(overrides)), resolve=True)
@@ -280,11 +286,3 @@ def _check_keys(content: Mapping[str, Any], known: Mapping[str, Any], *, where: 
             raise RecipeError(f"{where}: {here}: takes a value such as {known[key]!r}, not a mapping")
         if section and not _OPEN.search(here):
             _check_keys(value, known[key], where=where, path=here)
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged

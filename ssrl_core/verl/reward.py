@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..score import Key, score
+from ..reward import Key, score
 
 
 def compute_score(

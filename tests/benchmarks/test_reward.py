@@ -11,7 +11,7 @@ import yaml
 
 from ssrl_core.answers import COMPLETION
 from ssrl_core.mix import load_mix
-from ssrl_core.score import Key, score, score_all
+from ssrl_core.reward import Key, score, score_all
 
 TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
 CALLS = 2000

@@ -1,0 +1,139 @@
+"""``ssrl list``: the installed tasks, and whether each of them works."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from types import FrameType
+from typing import Any
+
+import typer
+
+from ..errors import NotAllowed, PluginError
+from ..plugins import bind
+from ..plugins.installed import InstalledPlugin, allowed_patterns, check_allowed, claimed_twice, installed, is_allowed
+from .terminal import AsJson, table
+
+IMPORT_LIMIT = 10.0
+"""Seconds that a plugin may take to import before it is listed as broken."""
+
+
+def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
+    """Every installed task, a row each; loads those that may be loaded, and tells what is wrong with the others.
+
+    Returns:
+        rows of ``task``, ``distribution``, ``distribution_version``, ``state`` (``ok``, ``broken``, ``duplicate`` or
+        ``not allowed``) and ``health``; for state ``ok`` also ``version``, ``summary``, ``levels`` (name -> chance),
+        ``needs_depth`` and ``api`` (version of the hooks), which are None for the others.
+    """
+    patterns = allowed_patterns()
+    rows = []
+    for plugins in installed().values():
+        rivals = [plugin for plugin in plugins if is_allowed(plugin, patterns)]
+        for plugin in plugins:
+            row = {
+                "task": plugin.name,
+                "distribution": plugin.distribution,
+                "distribution_version": plugin.version,
+                "state": "ok",
+                "health": "ok",
+                **dict.fromkeys(("version", "summary", "levels", "needs_depth", "api")),
+            }
+            if plugin in rivals and len(rivals) > 1:
+                row |= {"state": "duplicate", "health": claimed_twice(rivals)}
+            else:
+                row |= _examine(plugin, patterns, limit=limit)
+            rows.append(row)
+    return rows
+
+
+def table_of_tasks(rows: list[dict[str, Any]]) -> str:
+    """The rows of ``list_tasks`` as a table, with the chance of each task's first level."""
+    header = ("task", "version", "distribution", "levels", "chance", "depth", "API", "health")
+    return table([header, *map(_cells, rows)])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    health = row["health"] if row["state"] == "ok" else f"{row['state'].upper()}: {row['health']}"
+    facts: tuple[str, ...] = ("-",) * 5
+    if row["levels"]:
+        chance = f"{100 * next(iter(row['levels'].values())):.3g}%"
+        facts = (row["version"], " ".join(row["levels"]), chance, "yes" if row["needs_depth"] else "no", row["api"])
+    version, *others = facts
+    return (row["task"], version, f"{row['distribution']} {row['distribution_version']}", *others, health)
+
+
+def _examine(plugin: InstalledPlugin, patterns: tuple[str, ...], *, limit: float) -> dict[str, Any]:
+    """What loading the plugin tells of its task, or why it cannot be loaded."""
+    try:
+        check_allowed(plugin, patterns)
+        # What a plugin prints would spoil the table; what it warns of is for its author.
+        with redirect_stdout(sys.stderr), warnings.catch_warnings(record=True) as warned, _time_limit(limit):
+            warnings.simplefilter("always")
+            task = bind(plugin)
+            levels = {name: float(level.chance) for name, level in task.info.levels.items()}
+    except (PluginError, _TooSlow, TypeError, ValueError) as err:
+        state = "not allowed" if isinstance(err, NotAllowed) else "broken"
+        return {"state": state, "health": _reason(str(err), plugin)}
+    outdated = [_reason(str(w.message), plugin) for w in warned if str(w.message).startswith(f"plugin {plugin}: ")]
+    return {
+        "health": "; ".join(["ok", *outdated]),
+        "version": task.info.version,
+        "summary": task.info.summary,
+        "levels": levels,
+        "needs_depth": task.info.needs_depth,
+        "api": task.api_version,
+    }
+
+
+def _reason(message: str, plugin: InstalledPlugin) -> str:
+    """A message on a plugin in one line, without the name that stands beside it."""
+    lines = message.removeprefix(f"plugin {plugin}").lstrip(": ").splitlines()
+    return "; ".join(line.strip() for line in lines).replace(":; ", ": ")
+
+
+class _TooSlow(BaseException):
+    """Not an Exception, which a plugin may catch."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises _TooSlow in what it encloses; without effect outside the main thread and where there are no alarms."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _TooSlow(f"has not loaded within {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def command(as_json: AsJson = False) -> None:
+    """List the installed tasks, also those that are broken, claimed twice or not allowed, with the reason."""
+    # This command must answer at once. Pydantic would search all distributions for plugins of its own, and collecting
+    # garbage would take a third of the time.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.disable()
+    rows = list_tasks()
+    gc.freeze()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        typer.echo(table_of_tasks(rows))
+    else:
+        typer.echo("No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches")

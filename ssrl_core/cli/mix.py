@@ -1,0 +1,233 @@
+"""``ssrl mix``: shares, sources, tokens, rejections and times of a mix.
+
+Each task is bound by itself, so that an error in one task does not hide errors in the others.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import SSRLError
+from ..mix.file import MixConfig, Where, read_mix
+from ..mix.schedule import SplitName, Stage, Turns, stages
+from ..mix.tasks import BoundTask, bind_task
+from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
+from ..sample import Example
+from .terminal import AsJson, table
+
+CountTokens = Callable[[Example], int]
+_Bound = Mapping[SplitName, BoundTask]
+
+
+def describe_mix(
+    path: str | Path, *, trials: int = 40, model: str | None = None, on_trial: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The facts of a mix, in plain JSON types. Whatever is wrong with one task stands with that task.
+
+    Args:
+        path: of the mix file.
+        trials: samples to make of each task at each level.
+        model: a folder or a hub name, whose processor counts the tokens of prompts. If the processor of a hub name
+            cannot be loaded, and without a model, tokens are estimated.
+        on_trial: called with ``task@level`` before each trial.
+
+    Raises:
+        MixError: the file itself cannot be understood.
+    """
+    config, composed = read_mix(path)
+    planned = stages(config, split="train", where=composed.where)
+    turns = Turns(planned)
+    tested = stages(config, split="heldout", where=composed.where)
+    (heldout,) = Turns(tested).counts
+    count_tokens, how = _counter(model) if model else (estimate_tokens, f"estimated for {FAMILIES[0].name}")
+    found = {name: _bind(name, config, {"train": planned, "heldout": tested}, composed.where) for name in config.tasks}
+    facts: dict[str, Any] = {
+        "mix": str(composed.path),
+        "files": [str(file) for file in composed.files],
+        "samples": config.samples,
+        "heldout_samples": config.heldout.samples,
+        "size": config.size,
+        "tokens": how,
+        "stages": [
+            _stage(number, stage, dict(zip(config.tasks, counts, strict=True)), found)
+            for number, (stage, counts) in enumerate(zip(planned, turns.counts, strict=True))
+        ],
+        "tasks": {},
+    }
+    for (name, bound), tests in zip(found.items(), heldout, strict=True):
+        samples = sum(stage["samples"][name] for stage in facts["stages"])
+        facts["tasks"][name] = {
+            "share": samples / config.samples,
+            "samples": samples,
+            "heldout_samples": tests,
+        }
+        if isinstance(bound, str):
+            facts["tasks"][name] |= {"error": bound}
+            continue
+        train = bound["train"]
+        facts["tasks"][name] |= {
+            "distribution": f"{train.task.plugin.distribution} {train.task.plugin.version}",
+            "seed": train.seed,
+            "options": dict(train.options),
+            "source": train.source_uri,
+            "images": {split: task.images.count for split, task in bound.items()},
+            "skipped": dict(getattr(train.source, "skipped", {})),
+            "levels": {},
+        }
+        for level in train.levels:
+            on_trial(f"{name}@{level}")
+            facts["tasks"][name]["levels"][level] = _trial(train, level, trials=trials, count_tokens=count_tokens)
+    return facts
+
+
+def _bind(name: str, config: MixConfig, planned: Mapping[SplitName, list[Stage]], where: Where) -> _Bound | str:
+    """The task in each split, or what is wrong with it."""
+    try:
+        return {split: bind_task(name, config, parts, split=split, where=where) for split, parts in planned.items()}
+    except SSRLError as err:
+        return str(err)
+
+
+def _stage(number: int, stage: Stage, samples: dict[str, int], found: Mapping[str, _Bound | str]) -> dict[str, Any]:
+    """A stage's bounds, and for each task its samples, its share, and the shares of its levels where it is known."""
+    shares = {name: bound["train"].shares for name, bound in found.items() if not isinstance(bound, str)}
+    return {
+        "start": stage.start,
+        "end": stage.end,
+        "samples": samples,
+        "shares": {name: count / (stage.end - stage.start) for name, count in samples.items()},
+        "levels": {name: by_stage[number].of_each() for name, by_stage in shares.items() if number in by_stage},
+    }
+
+
+def _trial(bound: BoundTask, level: str, *, trials: int, count_tokens: CountTokens) -> dict[str, Any]:
+    before, error = Counter(bound.rejections), None
+    tokens: list[int] = []
+    seconds: list[float] = []
+    for number in range(trials):
+        begin = time.perf_counter()
+        try:
+            example = bound.make(number, level=level)
+        except SSRLError as err:
+            error = str(err)
+            break
+        seconds.append(time.perf_counter() - begin)
+        tokens.append(count_tokens(example))
+    rejected = bound.rejections - before
+    offered = max(1, rejected.total() + len(tokens))
+    facts: dict[str, Any] = {
+        "trials": len(tokens),
+        "rejected": rejected.total() / offered,
+        "reasons": {reason: n / offered for reason, n in rejected.most_common()},
+    }
+    if tokens:
+        # The first sample pays for imports and caches.
+        facts |= {"tokens": round(mean(tokens)), "most_tokens": max(tokens), "ms": 1000 * mean(seconds[1:] or seconds)}
+    return facts | ({"error": error} if error else {})
+
+
+def _counter(model: str) -> tuple[CountTokens, str]:
+    """A function that counts the tokens of a prompt for a model, and a sentence that says how."""
+    from transformers import AutoProcessor
+
+    try:
+        processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as err:
+        family = None if Path(model).exists() else family_of(model)
+        if family is None:
+            raise SSRLError(f"--model {model}: {str(err).splitlines()[0]}") from err
+        return partial(estimate_tokens, family=family), f"estimated for {family.name}: the processor cannot be loaded"
+    return lambda example: len(token_ids(processor, example)), "counted with the model"
+
+
+def as_text(facts: Mapping[str, Any]) -> str:
+    """The facts of ``describe_mix`` for a terminal."""
+    return "\n".join(_lines(facts)) + "\n"
+
+
+def errors(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong, by task or ``task@level``."""
+    found = {}
+    for name, task in facts["tasks"].items():
+        for where, part in ((name, task), *((f"{name}@{level}", t) for level, t in task.get("levels", {}).items())):
+            if "error" in part:
+                found[where] = part["error"]
+    return found
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{facts['mix']}, images of {facts['size']} pixels"
+    yield from (f"  includes {file}" for file in facts["files"][:-1])
+    yield f"  {facts['samples']} samples an epoch, {facts['heldout_samples']} held out"
+    yield ""
+    yield from _tasks(facts["tasks"])
+    if len(facts["stages"]) > 1:
+        yield "\nschedule; the held-out split is that of the mix without it"
+        yield _stages(facts["stages"])
+    yield f"\ntrial; tokens of a prompt are {facts['tokens']}"
+    yield _trials(facts["tasks"])
+    for where, error in errors(facts).items():
+        yield f"\nERROR in {where}: {error}"
+
+
+def _tasks(tasks: Mapping[str, Any]) -> Iterator[str]:
+    rows = [["task", "share", "samples", "held out", "seed", "options", "images", "held out", "source"]]
+    for name, task in tasks.items():
+        rows.append([name, f"{task['share']:.1%}", str(task["samples"]), str(task["heldout_samples"])])
+        if "source" in task:
+            options = ", ".join(f"{key} {json.dumps(value)}" for key, value in task["options"].items())
+            images = ["> 1,000,000" if count is None else str(count) for count in task["images"].values()]
+            rows[-1] += [str(task["seed"]), options or "-", *images, task["source"]]
+    yield table(rows, indent="  ")
+    skipped = {task["source"]: task["skipped"] for task in tasks.values() if task.get("skipped")}
+    for source, reasons in skipped.items():
+        yield f"  left out of {source}: " + ", ".join(f"{n} x {reason}" for reason, n in reasons.items())
+
+
+def _stages(stages: Iterable[Mapping[str, Any]]) -> str:
+    rows: list[list[str]] = []
+    for stage in stages:
+        rows = rows or [["samples", *stage["shares"]]]
+        rows.append([f"{stage['start']} .. {stage['end'] - 1}"])
+        for name, share in stage["shares"].items():
+            levels = stage["levels"].get(name, {"?": 1.0})
+            at = next(iter(levels)) if len(levels) == 1 else ", ".join(f"{k} {v:.0%}" for k, v in levels.items())
+            rows[-1].append(f"{share:.1%} at {at}" if share else "-")
+    return table(rows, indent="  ")
+
+
+def _trials(tasks: Mapping[str, Any]) -> str:
+    rows = [["task@level", "tokens", "at most", "ms a sample", "images rejected"]]
+    for name, task in tasks.items():
+        for level, trial in task.get("levels", {}).items():
+            numbers = ["-", "-", "-"]
+            if trial["trials"]:
+                numbers = [str(trial["tokens"]), str(trial["most_tokens"]), f"{trial['ms']:.0f}"]
+            reasons = ", ".join(f"{reason} {share:.0%}" for reason, share in trial["reasons"].items())
+            rows.append([f"{name}@{level}", *numbers, f"{trial['rejected']:.0%}" + (f": {reasons}" if reasons else "")])
+    return table(rows, indent="  ")
+
+
+def command(
+    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    trials: Annotated[int, typer.Option("-n", min=1, help="Samples to try of each task at each level.")] = 40,
+    model: Annotated[str | None, typer.Option(help="Count tokens with the processor of this model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        facts = describe_mix(mix, trials=trials, model=model, on_trial=lambda name: status.update(f"trying {name}"))
+    typer.echo(json.dumps(facts, indent=2) if as_json else as_text(facts), nl=as_json)
+    if errors(facts):
+        raise typer.Exit(2)

@@ -1,0 +1,120 @@
+"""``ssrl new``: a complete distribution with a small working task, which the author then changes.
+
+The template is written for copier. It is part of this package, so writing a project needs neither network nor git. It
+can also be fetched by git from the root of the repository. A project records the repository and the release of its
+template, so that ``copier update`` can merge later releases of the template into the author's work.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from .. import __version__
+from ..errors import SSRLError
+from ..plugins import Task, bind
+from ..plugins.installed import TASKS, InstalledPlugin, installed
+from .show import write_picture
+
+TEMPLATE = Path(__file__).parents[1] / "template"
+ANSWERS = ".copier-answers.yml"
+LICENSES = ("Apache-2.0", "MIT", "BSD-3-Clause")
+PREFIX = "ssrl-plugin-"
+
+
+def new_project(name: str, folder: Path, *, author: str = "", license: str = LICENSES[0], repository: str = "") -> Path:
+    """The folder of a new distribution, ``folder / "ssrl-plugin-<name>"``; it must not exist yet.
+
+    Args:
+        name: of the task, as ``rotated-view``, ``rotated_view`` or ``ssrl-plugin-rotated-view``.
+        folder: in which the distribution's own folder is made.
+        author: of the copyright; "The authors of ssrl-plugin-<name>" where empty.
+        license: one of LICENSES.
+        repository: its URL; may be empty.
+
+    Raises:
+        SSRLError: an argument cannot be, the name is taken, the folder exists, or copier is not installed.
+    """
+    short = task_name(name)
+    task = short.replace("-", "_")
+    if others := [plugin for plugin in installed(TASKS).get(task, []) if plugin.distribution != PREFIX + short]:
+        raise SSRLError(f"the task {task!r} exists: {others[0].distribution} is installed. Choose another name")
+    project = folder / (PREFIX + short)
+    if project.exists():
+        raise SSRLError(f"{project} exists, and is left as it is. Choose another name, or another folder with -o")
+    try:
+        from copier import run_copy
+    except ImportError as err:
+        raise SSRLError('ssrl new needs copier, which is not installed: pip install "ssrl-core[new]"') from err
+    if license not in LICENSES:
+        raise SSRLError(f"license {license!r}: choose one of {', '.join(LICENSES)}")
+    for text, what in ((author, "author"), (repository, "repository")):
+        if re.search(r'["\\\n{}]', text):  # it goes into TOML, YAML and Jinja
+            raise SSRLError(f"{what} {text!r} has a quote, a backslash, a brace or a line break in it")
+
+    answers = {"name": short, "license": license, "repository": repository.rstrip("/")}
+    if author:
+        answers["author"] = author
+    run_copy(str(TEMPLATE), project, data=answers, defaults=True, quiet=True)
+    _record_template(project / ANSWERS)
+    write_picture(load_project(project), project / "gallery.jpg")
+    return project
+
+
+def task_name(name: str) -> str:
+    """The name of a task with hyphens, from any of its forms. Raises SSRLError where it cannot be one."""
+    short = name.replace("_", "-").removeprefix(PREFIX)
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", short):
+        why = "small letters, digits and single hyphens, a letter first"
+        raise SSRLError(f"{name!r} cannot be the name of a task: it must have {why}, e.g. rotated-view")
+    return short
+
+
+def load_project(folder: Path) -> Task:
+    """The task of a project that is not installed. Raises a PluginError."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((name, module),) = project["entry-points"][TASKS].items()
+    entry = metadata.EntryPoint(name, module, TASKS)
+    sys.path.insert(0, str(folder))
+    try:
+        return bind(InstalledPlugin(name, project["name"], project["version"], (), entry))
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _record_template(path: Path) -> None:
+    """Name the repository and the release of ssrl-core as the template's, instead of a path of this machine."""
+    text = path.read_text(encoding="utf-8")
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    answers = {key: value for key, value in yaml.safe_load(text).items() if not key.startswith("_")}
+    if url := _repository():
+        answers |= {"_src_path": url, "_commit": f"v{__version__}"}
+    path.write_text("\n".join([*comments, yaml.safe_dump(answers)]), encoding="utf-8")
+
+
+def _repository() -> str | None:
+    """The URL of ssrl-core's repository for git, by the metadata of its distribution; None where it states none."""
+    for line in metadata.metadata("ssrl-core").get_all("Project-URL") or ():
+        label, _, url = line.partition(", ")
+        if label.casefold() == "repository":
+            return f"git+{url}"
+    return None
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="Of the task, e.g. rotated-view.")],
+    folder: Annotated[Path, typer.Option("-o", help="Where to make the distribution's folder.")] = Path(),
+    author: Annotated[str, typer.Option(help="Who holds the copyright.")] = "",
+    license: Annotated[str, typer.Option(help="Apache-2.0, MIT or BSD-3-Clause.")] = "Apache-2.0",
+    repository: Annotated[str, typer.Option(help="URL of its repository.")] = "",
+) -> None:
+    """Write a new task as a complete distribution, which works as it stands, to be changed into your own."""
+    project = new_project(name, folder, author=author, license=license, repository=repository)
+    typer.echo(f"{project}\n  next: cd {project} && pip install -e . (see CONTRIBUTING.md of ssrl-core)")

@@ -1,0 +1,80 @@
+"""``ssrl preview``: samples as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..mix import Example, Mix, SplitName, load_mix, single_task_mix
+from ..pages import data_url, page
+
+_PAGE = Path(__file__).with_name("preview.html.jinja")
+
+
+def open_mix(what: str, *, source: str, split: SplitName, samples: int) -> Mix:
+    """The mix of a file; for the name of a task, a mix of all its levels in equal shares."""
+    if Path(what).suffix or Path(what).exists():
+        return load_mix(what, split=split)
+    return single_task_mix(what, source=source, split=split, samples=samples)
+
+
+def write_gallery(
+    examples: Iterable[Example], path: str | Path, *, title: str, rejections: Mapping[str, Mapping[str, int]]
+) -> int:
+    """Write the page. Returns the number of samples on it.
+
+    Args:
+        examples: in the order of the page; consumed one at a time.
+        path: of the HTML file.
+        title: of the page.
+        rejections: task -> reason -> number of images; read after the last example.
+    """
+    cards = [_card(example) for example in examples]
+    text = page(
+        _PAGE,
+        title=title,
+        cards=cards,
+        tasks=sorted({card["task"] for card in cards}),
+        levels=sorted({card["level"] for card in cards}),
+        rejections={task: reasons for task, reasons in rejections.items() if reasons},
+    )
+    Path(path).write_text(text, encoding="utf-8")
+    return len(cards)
+
+
+def _card(example: Example) -> dict[str, Any]:
+    return {
+        "task": example.recipe.task,
+        "level": example.recipe.level,
+        "index": example.recipe.index,
+        "truth": example.sample.truth,
+        "prompt": example.prompt,
+        "recipe": example.recipe.to_json(),
+        "images": [{"url": data_url(image), "size": image.size} for image in example.sample.images],
+    }
+
+
+def command(
+    what: Annotated[str, typer.Argument(help="A mix file, or the name of a task: all its levels.")],
+    samples: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
+    output: Annotated[Path, typer.Option("-o", help="The HTML file to write.")] = Path("preview.html"),
+    source: Annotated[str, typer.Option(help="For a task: URI of the images.")] = "synthetic:",
+    heldout: Annotated[bool, typer.Option("--heldout", help="Show the held-out split.")] = False,
+) -> None:
+    """Write samples, with prompts, truths and recipes, into one self-contained HTML page."""
+    from rich.progress import track
+
+    loaded = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)
+    hidden = not sys.stderr.isatty()
+    indices = track(range(min(samples, len(loaded))), description="samples", transient=True, disable=hidden)
+    examples = (loaded[index] for index in indices)
+    title = f"{loaded.path.name}, {loaded.split}"
+    count = write_gallery(examples, output, title=title, rejections=loaded.rejections)
+    typer.echo(f"{count} samples -> {output}")
+    for task, reasons in loaded.rejections.items():
+        if reasons:
+            typer.echo(f"  {task}: rejected " + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common()))

@@ -1,0 +1,228 @@
+"""``ssrl show``: levels, options and wordings of a task, with a sample."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from textwrap import dedent, indent, shorten
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+
+from ..drawing import draw_text
+from ..errors import SSRLError
+from ..mix import Example, single_task_mix
+from ..options import Options
+from ..plugins import Task, load_task
+from .terminal import AsJson
+
+PICTURE_SIZE = 224
+"""Length in pixels of the longer side of the images in a task's picture."""
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """Everything there is to know of a task before it stands in a mix, as plain JSON values.
+
+    Returns:
+        among others ``options``: name -> JSON schema with the default (none where the option must be given),
+        ``wordings``: name -> text, and ``prompt`` and ``truth`` of a sample on the built-in synthetic source with all
+        options at their defaults; they are None where that fails, and ``no_sample`` says why.
+    """
+    info = task.info
+    return {
+        "task": task.name,
+        "distribution": task.plugin.distribution,
+        "distribution_version": task.plugin.version,
+        "version": info.version,
+        "api": task.api_version,
+        "summary": info.summary,
+        "needs_depth": info.needs_depth,
+        "levels": {name: {"summary": level.summary, "chance": level.chance} for name, level in info.levels.items()},
+        "options": options_of(task.options_model),
+        "wordings": wordings_of(task),
+        "known_failures": dict(info.known_failures),
+        **_sample_of(task),
+    }
+
+
+def wordings_of(task: Task) -> dict[str, str]:
+    """The wordings that the option ``prompt`` of a task can name (``WORDINGS`` of its module); none without it."""
+    if "prompt" not in task.options_model.model_fields:
+        return {}
+    return dict(getattr(sys.modules[task.plugin.entry_point.module], "WORDINGS", {}))
+
+
+def options_of(model: type[Options]) -> dict[str, dict[str, Any]]:
+    """The options of a task: name -> JSON schema of its type and bounds, ``description`` and ``default``."""
+    from pydantic.errors import PydanticInvalidForJsonSchema
+    from pydantic_core import PydanticUndefined, to_jsonable_python
+
+    try:
+        schema = model.model_json_schema(by_alias=False)
+    except PydanticInvalidForJsonSchema:  # a type that JSON has no word for
+        schema = {}
+    comments = {name: text for base in reversed(model.__mro__) for name, text in _docstrings(base).items()}
+    options = {}
+    for name, field in model.model_fields.items():
+        described = schema.get("properties", {}).get(name) or {"type": str(field.annotation)}
+        described = _resolved(described, schema.get("$defs", {}))
+        default = field.get_default(call_default_factory=True, validated_data={})
+        described.pop("default", None)
+        if default is not PydanticUndefined:
+            described["default"] = to_jsonable_python(default, fallback=repr)
+        if description := field.description or comments.get(name):
+            described["description"] = description
+        options[name] = described
+    return options
+
+
+def _docstrings(model: type) -> dict[str, str]:
+    """The texts below the fields of a class, by field. Pydantic reads them too, but at every import of the task."""
+    try:
+        (definition,) = ast.parse(dedent(inspect.getsource(model))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # its source is not at hand
+        return {}
+    texts = {}
+    for field, text in pairwise(getattr(definition, "body", ())):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                texts[name] = inspect.cleandoc(words)
+    return texts
+
+
+def _resolved(schema: Any, definitions: Mapping[str, Any], *, depth: int = 8) -> Any:
+    """The schema with its references replaced, and without the titles that repeat names."""
+    if isinstance(schema, list):
+        return [_resolved(part, definitions, depth=depth) for part in schema]
+    if not isinstance(schema, dict) or not depth:
+        return schema
+    if (reference := schema.get("$ref")) is not None:
+        target = definitions.get(reference.rpartition("/")[2], {})
+        schema = target | {key: value for key, value in schema.items() if key != "$ref"}
+    return {key: _resolved(part, definitions, depth=depth - 1) for key, part in schema.items() if key != "title"}
+
+
+def _sample_of(task: Task) -> dict[str, Any]:
+    try:
+        example = next(single_task_mix(task).some_of_each())
+    except SSRLError as err:
+        return {"prompt": None, "truth": None, "no_sample": str(err)}
+    return {"prompt": example.prompt, "truth": example.sample.truth}
+
+
+def text_of_task(facts: Mapping[str, Any]) -> str:
+    """What ``describe_task`` found, as text."""
+    lines = [
+        f"{facts['task']}: {facts['summary']}",
+        f"  from {facts['distribution']} {facts['distribution_version']}, "
+        f"task version {facts['version']}, hooks {facts['api']}",
+        f"  needs depth: {'yes' if facts['needs_depth'] else 'no'}",
+        "levels:",
+        *(f"  {name:8} chance {lv['chance']:.3g}  {lv['summary']}" for name, lv in facts["levels"].items()),
+        "options:" + ("" if facts["options"] else " none"),
+    ]
+    for name, option in facts["options"].items():
+        default = f" = {option['default']!r}" if "default" in option else ", to be given"
+        lines.append(f"  {name}: {type_in_words(option)}{default}")
+        lines += [f"      {line}" for line in option.get("description", "").splitlines()]
+    if facts["wordings"]:
+        lines.append("wordings (option prompt):")
+        lines += [f"  {name}: {shorten(text, 90)}" for name, text in facts["wordings"].items()]
+    if facts["known_failures"]:
+        lines.append("criteria of conformance that it does not meet by design:")
+        lines += [f"  {name}: {reason}" for name, reason in facts["known_failures"].items()]
+    if "no_sample" in facts:
+        return "\n".join(
+            [*lines, f"no sample could be made with the default options:\n{indent(facts['no_sample'], '  ')}"]
+        )
+    lines += ["a sample prompt:", indent(facts["prompt"], "  | ", lambda line: True), f"its answer: {facts['truth']}"]
+    return "\n".join(lines)
+
+
+_NAMES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None", "object": "dict"}
+_BOUNDS = {
+    "minimum": ">= {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "<= {}",
+    "exclusiveMaximum": "< {}",
+    "multipleOf": "a multiple of {}",
+    "minLength": "length >= {}",
+    "maxLength": "length <= {}",
+    "minItems": "length >= {}",
+    "maxItems": "length <= {}",
+    "pattern": "matching {}",
+}
+
+
+def type_in_words(schema: Mapping[str, Any]) -> str:
+    """The type of an option and its bounds as a reader of Python writes them, from its JSON schema."""
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return " | ".join(map(type_in_words, schema[key]))
+    if "enum" in schema:
+        return " | ".join(map(repr, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
+    kind = schema.get("type", "any value")
+    name = _NAMES.get(kind, kind)
+    if "prefixItems" in schema:
+        return f"tuple[{', '.join(map(type_in_words, schema['prefixItems']))}]"
+    if kind == "array":
+        name = f"list[{type_in_words(schema.get('items') or {})}]"
+    elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        name = f"dict[str, {type_in_words(schema['additionalProperties'])}]"
+    bounds = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
+    return " ".join([name, *(["(" + ", ".join(bounds) + ")"] if bounds else [])])
+
+
+def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
+    """Write a picture of some samples of each level on procedural rooms, each with its truth.
+
+    Raises:
+        SSRLError: the extension of the file names no format of pictures, or no sample can be made.
+    """
+    examples = single_task_mix(task, size=PICTURE_SIZE).some_of_each(samples)
+    strips = [_strip(example) for example in examples]
+    page = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        page.paste(strip, (0, top))
+        top += strip.height
+    try:
+        page.save(path, quality=85)
+    except ValueError as err:
+        raise SSRLError(f"{path}: {err}; use an extension such as .png or .jpg") from err
+
+
+def _strip(example: Example) -> Image.Image:
+    """The pictures of a sample side by side at their own sizes, below a caption."""
+    band, gap = 24, 8
+    images = example.sample.images
+    width = sum(image.width + gap for image in images) + gap
+    strip = Image.new("RGB", (max(width, 160), band + max(image.height for image in images) + gap), "white")
+    caption = f"level {example.recipe.level}: {example.sample.truth}"
+    draw_text(strip, caption, centre=(80, band / 2), size=14)
+    left = gap
+    for image in images:
+        strip.paste(image, (left, band))
+        left += image.width + gap
+    return strip
+
+
+def command(
+    task: Annotated[str, typer.Argument(help="Name of a task.")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw samples of each level into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a task asks: levels, options, wordings, a sample prompt and its answer."""
+    loaded = load_task(task)
+    if picture:
+        write_picture(loaded, picture)
+    facts = describe_task(loaded)
+    typer.echo(json.dumps(facts, indent=2) if as_json else text_of_task(facts))

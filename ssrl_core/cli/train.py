@@ -1,0 +1,48 @@
+"""``ssrl train``: reinforcement learning on a mix, with verl's PPO/GRPO trainer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..verl.recipe import Stage
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe: YAML in verl's terms plus the key 'mix'.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings of verl in Hydra's grammar, e.g. trainer.total_training_steps=10.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line a step.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print verl's configuration, and stop.")]
+
+
+def command(recipe: Recipe, overrides: Overrides = None, verbose: Verbose = False, dry_run: DryRun = False) -> None:
+    """Reinforcement learning on a mix with verl's PPO/GRPO trainer: vLLM rollouts on GPUs, transformers on a CPU."""
+    run_stage("grpo", recipe, overrides, verbose=verbose, dry_run=dry_run)
+
+
+def run_stage(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool) -> None:
+    """Prepare a stage of training and run it, or print what would run. Exits with verl's code if verl fails."""
+    import yaml
+
+    from ..verl.launch import prepare, run
+    from ..verl.progress import StepLine
+
+    launch = prepare(stage, recipe, overrides or ())
+    if dry_run:
+        typer.echo(yaml.safe_dump(dict(launch.config), sort_keys=False))
+        typer.echo(f"# This configuration goes to {launch.folder}/config.yaml, and then runs:\n# {launch.command()}")
+        return
+    typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
+    code, lost = run(launch, on_step=StepLine(launch.steps), echo=verbose)
+    if lost:
+        sys.stderr.write(f"ssrl: the rollouts of {lost} prompt(s) failed; look for 'Error in _run_prompt' in log.txt\n")
+    if code:
+        log = launch.folder / "log.txt"
+        if not verbose:
+            sys.stderr.write("".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-30:]))
+        sys.stderr.write(f"ssrl: verl ended with code {code}; its whole output is in {log}\n")
+        raise typer.Exit(code if code > 0 else 1)

@@ -1,0 +1,201 @@
+"""What a mix file may say, and error messages that name its files and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..answers import FORMAT_WEIGHT, INSTRUCTION
+from ..errors import MixError, did_you_mean
+from .include import Composed, compose
+
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+LevelName = Annotated[str, BeforeValidator(lambda level: str(level) if isinstance(level, int) else level)]
+Levels = LevelName | dict[LevelName, Annotated[float, Field(gt=0, le=1e9)]]
+
+
+def _without_image_mark(text: str) -> str:
+    if "<image>" in text:
+        raise ValueError("'<image>' marks an image of a sample and cannot stand in the instruction")
+    return text
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HeldoutConfig(_Model):
+    """The images that training never draws, and the samples made from them.
+
+    Attributes:
+        samples: number of samples for evaluation, and as many others for validation during training.
+        fraction: of the images of each source.
+    """
+
+    samples: int = Field(default=200, gt=0)
+    fraction: float = Field(default=0.1, gt=0, lt=1)
+
+
+class TaskConfig(_Model):
+    """One task of a mix.
+
+    Attributes:
+        weight: share of the mix, relative to the other weights; 0 for a task that only stages of the schedule use.
+        level: a level, or level -> share; the task's first level if None.
+        options: input of the task's options model.
+        source, seed: of this task; those of the mix if None.
+    """
+
+    weight: Weight = 1.0
+    level: Levels | None = None
+    options: dict[str, Any] = {}
+    source: str | None = None
+    seed: int | None = Field(default=None, ge=0)
+
+
+class StageTaskConfig(_Model):
+    """What a stage changes about a task: its ``weight`` (0: the task pauses), its ``level``."""
+
+    weight: Weight | None = None
+    level: Levels | None = None
+
+
+class StageConfig(_Model):
+    """A stage of the schedule: how the mix differs from its other keys, up to a point of the epoch.
+
+    Attributes:
+        until: end of the stage as a share of the mix's samples; or
+        until_sample: end of the stage as a number of samples.
+        level: of every task that ``tasks`` gives no level.
+        tasks: name -> what the stage changes about the task.
+    """
+
+    until: float | None = Field(default=None, gt=0, le=1)
+    until_sample: int | None = Field(default=None, gt=0)
+    level: Levels | None = None
+    tasks: dict[str, StageTaskConfig] = {}
+
+
+class MixConfig(_Model):
+    r"""The keys of a mix file, besides ``include``.
+
+    Attributes:
+        tasks: name -> task.
+        source: URI of the image source, e.g. ``folder:photos``; a relative path starts at the file that wrote it.
+        seed: of every random decision.
+        samples: length of an epoch.
+        size: length in pixels of the longer side to which images are resized before a task sees them.
+        heldout: the images that training never draws.
+        schedule: stages of a curriculum; after the last stage the mix applies as written. See ``schedule``.
+        wrappers: names of wrappers around every task, innermost first.
+        allowed_distributions: names or patterns, as in ``SSRL_ALLOWED_DISTRIBUTIONS``. A distribution must be allowed
+            by both; plugins of other distributions are refused before they are imported. None allows all.
+        instruction: how to present the answer; appended to every prompt.
+        format_weight: share of the reward for the format of the completion.
+    """
+
+    tasks: dict[str, TaskConfig | None] = Field(min_length=1)
+    source: str = "synthetic:"
+    seed: int = Field(default=0, ge=0)
+    samples: int = Field(default=10_000, gt=0, le=2**48)
+    size: int = Field(default=448, ge=64, le=4096)
+    heldout: HeldoutConfig = HeldoutConfig()
+    schedule: list[StageConfig] = Field(default=[], max_length=100)
+    wrappers: list[str] = []
+    allowed_distributions: list[str] | None = None
+    instruction: Annotated[str, AfterValidator(_without_image_mark)] = INSTRUCTION
+    format_weight: float = Field(default=FORMAT_WEIGHT, ge=0, lt=1)
+
+    def source_of(self, task: str) -> str:
+        """URI of the images of a task."""
+        return (self.tasks[task] or TaskConfig()).source or self.source
+
+    @property
+    def sources(self) -> list[str]:
+        """URIs of all image sources, sorted."""
+        return sorted({self.source_of(task) for task in self.tasks})
+
+
+Where = Callable[..., str]
+"""Takes the keys that lead to a value; returns ``FILE: tasks.flipped_patch.level``."""
+
+
+def read_mix(path: str | Path) -> tuple[MixConfig, Composed]:
+    """The validated content of a mix file and of the files that it includes, and which file wrote which key.
+
+    Raises:
+        MixError: a file cannot be read, or its content is invalid.
+    """
+    composed = compose(path)
+    try:
+        return MixConfig(**composed.content), composed
+    except ValidationError as err:
+        raise MixError(explain(err, composed.where, MixConfig, content=composed.content)) from err
+
+
+def explain(
+    err: ValidationError,
+    where: Where,
+    model: type[BaseModel],
+    *,
+    content: Mapping[str, Any],
+    below: tuple[str, ...] = (),
+) -> str:
+    """A validation error as text: file, key, value and reason, one line for each problem.
+
+    Args:
+        err: raised by pydantic.
+        where: names the file of a key.
+        model: the model that did not validate.
+        content: the input of the model.
+        below: the keys that lead to ``content`` in the file.
+    """
+    lines = []
+    for problem in err.errors():
+        keys = _keys_in(content, problem["loc"], missing=problem["type"] == "missing")
+        path = where(*below, *keys)
+        if problem["type"] == "extra_forbidden":
+            known = _fields(model, keys[:-1])
+            lines.append(f"{path}: there is no such key.{did_you_mean(str(keys[-1]), known)} Known: {', '.join(known)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: missing")
+        else:
+            lines.append(f"{path}: {problem['input']!r:.80}: {problem['msg']}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _keys_in(content: Any, location: tuple[str | int, ...], *, missing: bool) -> tuple[str | int, ...]:
+    """The parts of pydantic's location that are keys of the content. The others name branches of a union.
+
+    Numbers stay numbers only as positions in a list; YAML also reads names of levels as numbers.
+    """
+    keys: list[str | int] = []
+    for position, key in enumerate(location):
+        if isinstance(content, list) and isinstance(key, int):
+            keys.append(key)
+            content = content[key] if key < len(content) else None
+        elif isinstance(content, Mapping) and key in content:
+            keys.append(str(key))
+            content = content[key]
+        elif missing and position == len(location) - 1:
+            keys.append(str(key))
+    return tuple(keys)
+
+
+def _fields(model: type[BaseModel], keys: tuple[str | int, ...]) -> list[str]:
+    if model is MixConfig:
+        match keys:
+            case ():
+                return ["include", *MixConfig.model_fields]
+            case ("heldout",):
+                model = HeldoutConfig
+            case ("tasks", _):
+                model = TaskConfig
+            case ("schedule", _):
+                model = StageConfig
+            case ("schedule", _, "tasks", _):
+                model = StageTaskConfig
+    return list(model.model_fields)

@@ -1,0 +1,142 @@
+"""Which plugins are installed and may be loaded, by the metadata of their distributions; nothing is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import metadata
+
+from ..errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed, UnknownPlugin, did_you_mean
+
+TASKS = "ssrl"
+SOURCES = "ssrl.sources"
+WRAPPERS = "ssrl.wrappers"
+ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
+"""Environment variable: the distributions whose plugins may be loaded, as names or patterns, joined by commas."""
+
+_KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper"}
+_CORE = "ssrl-core"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPlugin:
+    """A plugin as its distribution's metadata describes it; nothing of it has been imported.
+
+    Attributes:
+        name: the entry point's.
+        distribution, version: what provides it.
+        requires: what the distribution requires, e.g. ``("numpy>=2", "ssrl-core>=0.1")``.
+        entry_point: what to import.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    requires: tuple[str, ...]
+    entry_point: metadata.EntryPoint
+
+    def __str__(self) -> str:
+        return f"{self.name!r} of {self.distribution} {self.version}"
+
+
+def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
+    """All installed plugins of a group by name, sorted. A name with several distributions has several entries."""
+    found: dict[str, dict[str, InstalledPlugin]] = {}
+    for distribution in metadata.distributions():
+        if entries := [entry for entry in distribution.entry_points if entry.group == group]:
+            facts = distribution.metadata  # parsed on each access
+            # Remains of a removed distribution have entry points and no metadata.
+            name, version = facts["Name"] or "(no name)", facts["Version"] or "(no version)"
+            requires = tuple(facts.get_all("Requires-Dist") or ())
+            for entry in entries:
+                plugin = InstalledPlugin(entry.name, name, version, requires, entry)
+                # The first on sys.path is the one that an import would find.
+                found.setdefault(entry.name, {}).setdefault(_canonical(name), plugin)
+    return {name: list(by_distribution.values()) for name, by_distribution in sorted(found.items())}
+
+
+def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
+    """The one installed plugin of that name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
+    known = installed(group)
+    if name not in known:
+        slip = not name or get_close_matches(name, known, cutoff=0.85)  # and no plugin that is missing
+        distribution = "ssrl-plugin-" + name.replace("_", "-")
+        raise UnknownPlugin(
+            f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}\n"
+            f"  installed: {', '.join(known) or 'none'}"
+            + ("" if slip else f"\n  to install it, if that is its name: pip install {distribution}")
+        )
+    patterns = allowed_patterns()
+    candidates = [plugin for plugin in known[name] if is_allowed(plugin, patterns)]
+    if not candidates:
+        check_allowed(known[name][0], patterns)
+    if len(candidates) > 1:
+        raise DuplicatePlugin(claimed_twice(candidates))
+    return candidates[0]
+
+
+def claimed_twice(plugins: Sequence[InstalledPlugin]) -> str:
+    """What to say of plugins of one name."""
+    claims = " and ".join(f"{p.distribution} {p.version} ({p.entry_point.value})" for p in plugins)
+    return f"{plugins[0].name!r} is claimed by {claims}. Uninstall all but one of them, or allow only one in {ALLOWED}."
+
+
+def allowed_patterns() -> tuple[str, ...]:
+    """What the environment allows: everything where the variable is not set, nothing where it is empty."""
+    return tuple(filter(None, map(str.strip, os.environ.get(ALLOWED, "*").split(","))))
+
+
+def is_allowed(plugin: InstalledPlugin, patterns: Iterable[str]) -> bool:
+    """Whether the plugin's distribution is ssrl-core or matches one of the patterns, e.g. ``ssrl-plugin-*``."""
+    name = _canonical(plugin.distribution)
+    return name == _CORE or any(fnmatchcase(name, _canonical(pattern)) for pattern in patterns)
+
+
+def check_allowed(plugin: InstalledPlugin, patterns: Iterable[str], *, where: str = ALLOWED) -> None:
+    """Raises NotAllowed where the patterns leave the plugin out; ``where`` names the setting that holds them."""
+    if not is_allowed(plugin, patterns):
+        raise NotAllowed(
+            f"plugin {plugin} may not be loaded: {where} allows only {', '.join(patterns) or 'ssrl-core'}. "
+            f"If you trust it, add {_canonical(plugin.distribution)} there"
+        )
+
+
+def check_requirement(plugin: InstalledPlugin) -> None:
+    """Raises IncompatiblePlugin where the plugin's distribution requires another release of ssrl-core than this."""
+    from .. import __version__
+
+    for line in plugin.requires:
+        if (specifier := _unmet(line, __version__)) is not None:
+            raise IncompatiblePlugin(
+                f"plugin {plugin} needs ssrl-core{specifier}, and {__version__} is installed\n  {upgrade_line(plugin)}"
+            )
+
+
+@cache
+def _unmet(line: str, version: str) -> str | None:
+    """The part of a requirement that this version of ssrl-core does not meet; None where it is met or not about it."""
+    if not _canonical(line).startswith(_CORE):  # parsing the others would take its time, and they are not ours to judge
+        return None
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        needed = Requirement(line)
+    except InvalidRequirement:
+        return None
+    if _canonical(needed.name) != _CORE or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+        return None
+    return None if needed.specifier.contains(version, prereleases=True) else str(needed.specifier)
+
+
+def upgrade_line(plugin: InstalledPlugin) -> str:
+    """The command that brings core and plugin to releases that go together, whichever of them is behind."""
+    return f"to bring both to releases that go together: pip install --upgrade ssrl-core {plugin.distribution}"
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()

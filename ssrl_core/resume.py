@@ -1,0 +1,176 @@
+"""A folder in which long work goes on after a stop: an export, an evaluation, a training run.
+
+``plan.json`` holds everything that the results depend on: options, the meaning of the mix, versions, and the images
+behind its sources. It is written before the first result. A later start with another plan is refused with the
+differences. A change that has no effect on the results, such as a comment in the mix file, is no difference.
+
+``.lock`` belongs to the process that works in the folder. The system releases it however that process ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import SSRLError
+from .files import is_temporary, written_whole
+from .mix import Mix
+from .plugins.installed import SOURCES, WRAPPERS, find
+from .sources import open_source
+
+PLAN, LOCK, HOLDER = "plan.json", ".lock", ".holder"
+MAX_LISTED = 1_000_000
+"""Sources with more images are identified by their number of images alone."""
+
+_ORDERED = ("tasks", "level")  # mappings of a mix whose order decides about samples
+
+
+@dataclass(frozen=True, slots=True)
+class ResumableFolder:
+    """A folder with a plan and a lock.
+
+    Attributes:
+        path: of the folder; need not exist.
+        what: name of the work in messages, e.g. ``"export"``.
+        error: class of the errors that this object raises.
+        own: names of files that may exist before the plan does.
+    """
+
+    path: Path
+    what: str
+    error: type[SSRLError]
+    own: tuple[str, ...] = ()
+
+    def refuse_others(self) -> None:
+        """Raise an error if the folder has no plan but other files."""
+        known = (LOCK, HOLDER, *self.own)
+        paths = self.path.iterdir() if self.path.is_dir() else ()
+        others = sorted(path.name for path in paths if path.name not in known and not is_temporary(path))
+        if others and PLAN not in others:
+            raise self.error(
+                f"{self.path} is not empty ({', '.join(others[:3])}) and holds no {self.what}: use a new folder"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the folder. Raises an error that names the process which holds it."""
+        from filelock import FileLock, Timeout
+
+        holder = self.path / HOLDER
+        try:
+            with FileLock(self.path / LOCK, blocking=False):
+                holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+                yield
+                holder.unlink(missing_ok=True)
+        except Timeout:
+            by = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise self.error(
+                f"{by} is working on the {self.what} in {self.path}: wait for it, or use another folder"
+            ) from None
+
+    def plan(self) -> dict[str, Any]:
+        """The plan of the folder. Raises an error if it is missing or damaged."""
+        try:
+            plan: dict[str, Any] = json.loads((self.path / PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise self.error(f"{self.path} holds no {self.what}: cannot read {PLAN} ({err})") from err
+        return plan
+
+    def settle(self, plan: Mapping[str, Any], *, started: bool) -> None:
+        """Write the plan; or, if results exist, raise an error unless the plan is the one that they were made by.
+
+        Args:
+            plan: in plain JSON types.
+            started: whether the folder has results.
+        """
+        plan = json.loads(json.dumps(plan))
+        if not started:
+            write_json(self.path / PLAN, plan)
+        elif not (self.path / PLAN).exists():
+            raise self.error(
+                f"{self.path} has results of a {self.what}, but no {PLAN} that says how they were made: use another "
+                "folder"
+            )
+        elif changed := list(differences(self.plan(), plan)):
+            raise self.error(
+                f"{self.path} holds another {self.what}, which this one would continue. Differences:\n  "
+                + "\n  ".join(changed[:10])
+                + f"\nUse another folder for this {self.what}, or undo the changes to continue the other one"
+            )
+
+
+def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Everything that the samples of a mix depend on, in plain JSON types.
+
+    Args:
+        mix: of one split.
+        exclude: keys of the mix without effect on the results, as pydantic's ``model_dump`` takes them.
+    """
+    return {
+        "mix": mix.config.model_dump(mode="json", exclude=dict(exclude or {})),
+        "split": mix.split,
+        "tasks": {name: task.info.version for name, task in mix.tasks.items()},
+        "versions": versions(mix),
+        "sources": {uri: _images(uri) for uri in mix.config.sources},
+    }
+
+
+def versions(mix: Mix) -> dict[str, str]:
+    """Versions of all distributions that determine the pixels of samples: core, libraries, plugins."""
+    import cv2
+    import numpy as np
+    import PIL
+
+    plugins = [task.plugin for task in mix.tasks.values()]
+    plugins += [find(name, group=WRAPPERS) for name in mix.config.wrappers]
+    plugins += [find(uri.partition(":")[0], group=SOURCES) for uri in mix.config.sources]
+    return {
+        "ssrl-core": __version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
+        **{plugin.distribution: plugin.version for plugin in plugins},
+    }
+
+
+def _images(uri: str) -> dict[str, Any]:
+    """The number of images of a source, and a digest of them.
+
+    A source may have a method ``digest``, which returns a text that changes when an image does. For other sources the
+    digest covers the ids of the images only.
+    """
+    source = open_source(uri)
+    count = len(source)
+    if count > MAX_LISTED:
+        return {"images": count, "digest": None}
+    if hasattr(source, "digest"):
+        return {"images": count, "digest": source.digest()}
+    digest = hashlib.sha256()
+    for position in range(count):
+        digest.update(source.image_id(position).encode() + b"\0")
+    return {"images": count, "digest": digest.hexdigest()}
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """``key.of.value: old -> new`` for each value that differs between two plans; values are cut at 200 characters."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+        if before.keys() == now.keys() and list(before) != list(now) and path.rpartition(".")[2] in _ORDERED:
+            yield f"{path}: order {', '.join(before)} -> {', '.join(now)}"
+    elif before != now:
+        yield f"{path}: {before!r:.200} -> {now!r:.200}"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write content as indented JSON; see ``files.written_whole``."""
+    with written_whole(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

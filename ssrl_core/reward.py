@@ -1,0 +1,109 @@
+"""From a completion to its reward: the only code that scores completions.
+
+Training (``verl.reward``), ``ssrl score``, ``ssrl eval`` and the conformance kit all call ``score_all``. It extracts
+the answer (``answers``), lets the task's verifier score it, and adds the share for the format.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from .answers import FORMAT_WEIGHT, extract_answer, verdict
+from .errors import PluginFailed
+from .plugins import load_task
+from .sample import Example
+
+logger = logging.getLogger(__name__)
+_reported: set[tuple[str, type]] = set()
+
+VERIFIER_LIMIT = 10.0
+"""Seconds that a verifier may take for one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Everything that the reward depends on besides the completion.
+
+    As JSON it is the ``ground_truth`` of verl's rows. This is the only field of a row that verl writes into all of its
+    dumps, so ``ssrl score`` can score dumps again.
+    """
+
+    task: str
+    truth: str
+    level: str = "?"
+    params: dict[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    format_weight: Annotated[float, Field(ge=0, lt=1)] = FORMAT_WEIGHT
+
+    @classmethod
+    def of(cls, example: Example, *, format_weight: float) -> Key:
+        """The key of an example from a mix with this ``format_weight``."""
+        recipe, sample = example.recipe, example.sample
+        return cls(recipe.task, sample.truth, recipe.level, dict(sample.params), recipe.wrappers, format_weight)
+
+    def to_json(self) -> str:
+        """The key as one line of JSON with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Key:
+        """The key that ``to_json`` wrote. Raises ValueError for any other text."""
+        return _adapter().validate_json(text)
+
+
+@cache
+def _adapter() -> TypeAdapter[Key]:
+    return TypeAdapter(Key)
+
+
+def score(key: Key, completion: str) -> dict[str, float | str]:
+    """The reward of one completion; see ``score_all``."""
+    return score_all([(key, completion)])[0]
+
+
+def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
+    """The reward of each completion. A batch costs half as much per completion as single calls.
+
+    If a verifier fails, its completion gets no reward and the run goes on. The first failure of each kind is logged
+    with its traceback. All failures are counted in ``error``.
+
+    Returns:
+        A dictionary per completion, always with the same keys: ``score`` in [0, 1]; ``acc``, ``format`` and ``error``
+        (0.0 or 1.0); and ``pred``, the extracted answer.
+    """
+    answers = [extract_answer(completion) for _, completion in cases]
+    by_task: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True)):
+        if answer is not None:
+            by_task.setdefault((key.task, key.wrappers), []).append(number)
+    values: dict[int, float | PluginFailed] = {}
+    for (name, wrappers), numbers in by_task.items():
+        answered = [(answers[number] or "", cases[number][0].truth, cases[number][0].params) for number in numbers]
+        outcomes = load_task(name, wrappers=wrappers).verify_answers(answered, limit=VERIFIER_LIMIT)
+        values |= zip(numbers, outcomes, strict=True)
+    return [
+        _facts(key, answer, values.get(number, 0.0))
+        for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True))
+    ]
+
+
+def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[str, float | str]:
+    if isinstance(value, PluginFailed):
+        kind = key.task, type(value.__cause__)
+        if kind not in _reported:  # a verifier that always fails would fill the log
+            _reported.add(kind)
+            logger.error(
+                "no reward for a completion of %s; later failures of this kind are only counted",
+                key.task,
+                exc_info=value,
+            )
+        return {"score": 0.0, "acc": 0.0, "format": 0.0, "error": 1.0, "pred": ""}
+    found = verdict(answer, value, format_weight=key.format_weight)
+    return {"score": found.score, "acc": found.acc, "format": found.format, "error": 0.0, "pred": found.pred}

@@ -1,0 +1,158 @@
+"""Open image sources, split them into training and held-out images, and bring images to the working size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import SourceError, SourceRejected
+from ..plugins import load_source_hooks
+from ..seeding import stable_hash
+from ..types import ImageSource, Intrinsics, SourceImage
+from .store import is_remote
+
+SMALLEST_SIDE = 64
+"""Images whose shorter side has fewer pixels than this are rejected."""
+
+_LARGEST_CROP = 0.08  # of a side; see to_working_size
+_ENUMERABLE = 1_000_000
+_PATHS = ("dataset", "folder", "manifest", "rgbd", "webdataset")  # schemes that a path always follows
+
+
+@lru_cache(maxsize=64)
+def open_source(uri: str) -> ImageSource:
+    """The image source of a URI, e.g. ``folder:/data/photos``; its images may not have been counted yet.
+
+    Raises:
+        SourceError: the source cannot be opened.
+        PluginError: there is no plugin for it, or a broken one.
+    """
+    scheme, colon, _ = uri.partition(":")
+    if not colon or not scheme:
+        raise SourceError(
+            f"image source {uri!r}: expected SCHEME:..., "
+            "for example folder:/data/photos, rgbd:/data/frames or synthetic:"
+        )
+    source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
+    if source is None:
+        raise SourceError(f"image source {uri!r}: the plugin for {scheme!r} does not take this URI")
+    return source
+
+
+def resolve_uri(uri: str, *, base: Path) -> str:
+    """The URI with a relative path made absolute against ``base``.
+
+    The built-in sources of files always name a path, on this machine or (``s3://...``) elsewhere; what follows another
+    scheme is taken for one only if it exists.
+    """
+    scheme, _, rest = uri.partition(":")
+    path, question, query = rest.partition("?")
+    if not path or is_remote(path):
+        return uri
+    absolute = (base / Path(path).expanduser()).resolve()
+    if scheme not in _PATHS and not absolute.exists():
+        return uri
+    return f"{scheme}:{absolute}{question}{query}"
+
+
+class Split:
+    """The part of a source that one split may use.
+
+    An image is held out if the hash of its id falls below ``fraction``: the parts never share an image, whatever the
+    seed, and an image stays in its part when others are added. Where that leaves a part empty (few images), the image
+    with the lowest or highest hash goes there.
+    """
+
+    def __init__(self, source: ImageSource, part: str, *, fraction: float) -> None:
+        self._source, self._heldout, self._limit = source, part != "train", fraction * 2**64
+        self._positions: np.ndarray | None = None
+        if not len(source):
+            raise SourceError("an image source without images")
+        if len(source) <= _ENUMERABLE:
+            self._positions = _parts(source, fraction)[self._heldout]
+            if not len(self._positions):
+                raise SourceError(
+                    f"no image of {len(source)} falls into the {part} split; change the mix's heldout.fraction "
+                    f"({fraction}), or give more images"
+                )
+        elif fraction <= 0 if self._heldout else fraction >= 1:
+            raise SourceError(f"no image falls into the {part} split; change the mix's heldout.fraction ({fraction})")
+
+    @property
+    def count(self) -> int | None:
+        """Number of images; None where the source has more than a million: these are not looked at one by one."""
+        return None if self._positions is None else len(self._positions)
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """The id of an image drawn uniformly from this part."""
+        if self._positions is not None:
+            return self._source.image_id(int(self._positions[rng.integers(len(self._positions))]))
+        while True:
+            image_id = self._source.image_id(int(rng.integers(len(self._source))))
+            if (stable_hash(image_id) < self._limit) == self._heldout:
+                return image_id
+
+
+_known: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
+
+
+def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the images for training and of those held out; hashed once for all tasks and splits of a mix."""
+    for known, share, parts in _known:
+        if known is source and share == fraction:
+            return parts
+    count = len(source)
+    hashes = np.fromiter((stable_hash.__wrapped__(source.image_id(k)) for k in range(count)), np.uint64, count)
+    heldout = hashes.astype(np.float64) < fraction * 2**64
+    if count > 1 and 0 < fraction < 1:
+        heldout[np.argmin(hashes)] = True
+        if heldout.all():
+            heldout[np.argmax(hashes)] = False
+    train, tested = (np.flatnonzero(part).astype(np.uint32) for part in (~heldout, heldout))
+    _known.append((source, fraction, (train, tested)))
+    del _known[:-16]
+    return train, tested
+
+
+def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImage:
+    """One image, without depth and what it takes to read it where no ``depth`` is needed. Raises SourceRejected."""
+    if depth:
+        return source.load(image_id)
+    image: SourceImage = getattr(source, "load_rgb", source.load)(image_id)
+    return replace(image, depth=None)
+
+
+def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:
+    """The image with its longer side at ``size`` pixels, after a small random crop.
+
+    This bounds the number of visual tokens. The crop (up to 8% of each side) makes the scale non-integer and gives
+    every sample its own phase, so that the 8 x 8 grid of a JPEG source is not where it was; it is gone altogether where
+    the image is shrunk to half or less. Colour is averaged over areas when shrinking; depth takes the nearest value, so
+    that no depth is made up across an edge.
+    """
+    height, width = image.rgb.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise SourceRejected("image too small")
+    if max(height, width) > 20 * min(height, width):
+        raise SourceRejected("image too narrow")
+    crop_w, crop_h = (round(side * (1 - _LARGEST_CROP * rng.random())) for side in (width, height))
+    left, top = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
+    scale = size / max(crop_w, crop_h)
+    target = max(1, round(crop_w * scale)), max(1, round(crop_h * scale))
+    window = np.s_[top : top + crop_h, left : left + crop_w]
+    rgb = cv2.resize(image.rgb[window], target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    depth = intrinsics = None
+    if image.depth is not None:
+        # Exact: plain INTER_NEAREST takes the upper left of the pixels that colour is averaged over.
+        depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST_EXACT)
+    if image.intrinsics is not None:
+        sx, sy = target[0] / crop_w, target[1] / crop_h
+        k = image.intrinsics
+        intrinsics = Intrinsics(
+            fx=k.fx * sx, fy=k.fy * sy, cx=(k.cx - left + 0.5) * sx - 0.5, cy=(k.cy - top + 0.5) * sy - 0.5
+        )
+    return SourceImage(id=image.id, rgb=rgb, depth=depth, intrinsics=intrinsics)
