@@ -5,16 +5,21 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/ssrl-*))
 SEED ?= 1
 
-.PHONY: demo test test-fast bench lint install clean
+.PHONY: demo test test-fast test-all bench lint install clean
 
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
 
-test: install  ## every test of core and plugins, the training runs included
-	$(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test: install  ## the tests of core and plugins, with real training runs through verl
+	$(PYTEST) -m "not slow"
 
 test-fast: install  ## without the training runs
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow and not xdist_group"
+
+test-all: install  ## also what takes long and adds little; before a release
+	$(PYTEST)
 
 bench: install  ## what samples, exports, rewards and starts cost, against what they must; one table at the end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-timer=time.process_time --benchmark-quiet

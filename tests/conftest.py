@@ -1,10 +1,11 @@
-"""Plugins for the tests: installed as real distributions, in folders that are put on the path."""
+"""Fixtures: plugins installed as real distributions in folders on the path, mixes, a tiny model, pictures."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,14 @@ def write_mix(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Any, Any, Path]]:
-    """A function that takes the text of a mix: a model with random weights, processor, mix, the model's folder."""
+    """A function from the text of a mix to a model with random weights, its processor, the mix, the model's folder.
 
+    The same text gives the same objects; tests must not change them.
+    """
+
+    @cache
     def build(text: str) -> tuple[Any, Any, Any, Path]:
         from transformers import AutoProcessor
 
