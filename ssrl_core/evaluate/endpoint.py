@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import did_you_mean
 from ..mix.tasks import Example
-from ..models.tokens import parts
+from ..models.tokens import user_message
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MOST_FAILURES = 10
 """Number of consecutive failed requests after which an evaluation stops."""
 
-_ODD = (ValueError, TypeError, LookupError, AttributeError)  # what the client raises if a response with status 200 has another format
+_ODD = (ValueError, TypeError, LookupError, AttributeError)
+"""Errors that the client raises if a response with status 200 has another format."""
 
 
 class Endpoint:
@@ -116,16 +117,13 @@ class Endpoint:
         return client
 
     def _request(self, example: Example, sampling: Sampling, *, seed: int) -> dict[str, Any]:
-        images = iter(example.sample.images)
-        content = [
-            {"type": "image_url", "image_url": {"url": _png_url(next(images))}}
-            if text is None
-            else {"type": "text", "text": text}
-            for text in parts(example.prompt)
-        ]
+        images = example.sample.images
+        message = user_message(
+            example.prompt, lambda number: {"type": "image_url", "image_url": {"url": _png_url(images[number])}}
+        )
         return {
             "model": self._name,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [message],
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
             "seed": seed,

@@ -1,8 +1,10 @@
-"""The length of a prompt in tokens: counted with a model's processor, or estimated."""
+"""Prompts as chat messages, and their length in tokens: counted with a model's processor, or estimated."""
 
 from __future__ import annotations
 
-from math import ceil, floor, prod, sqrt
+from collections.abc import Callable
+from itertools import count
+from math import ceil, floor, sqrt
 from typing import Any, NamedTuple
 
 from ..sample import Example
@@ -12,9 +14,9 @@ class Family(NamedTuple):
     """How a family of models cuts images into visual tokens.
 
     Attributes:
-        name: as in the names of its models.
-        cell: side in pixels of the square that one token shows: 2 x 2 patches.
-        fewest, most: tokens of one image; smaller images are enlarged, larger ones shrunk.
+        name: part of the names of its models.
+        cell: side in pixels of the square that becomes one token: 2 x 2 patches.
+        fewest, most: bounds of the tokens of one image. The processor enlarges smaller and shrinks larger images.
     """
 
     name: str
@@ -24,42 +26,60 @@ class Family(NamedTuple):
 
 
 FAMILIES = (Family("Qwen2.5-VL", 28, 4, 16384), Family("Qwen3-VL", 32, 64, 16384))
-"""Known families, with the defaults of their processors. The first one is used where no model is named."""
+"""Known families, with the bounds in ``preprocessor_config.json`` of their models on the Hugging Face hub.
 
-_AROUND_IMAGE = 2  # marks before and after an image
-_PER_WORD = 1.3  # tokens of an English word
-_TEMPLATE = 24  # system prompt and marks of turns in the Qwen chat template
+The first one is used if no model is named.
+"""
+
+_AROUND_IMAGE = 2  # special tokens before and after an image
+_PER_WORD = 1.3  # tokens per English word
+_TEMPLATE = 24  # system prompt and role markers of the Qwen chat template
 
 
 def family_of(model: str) -> Family | None:
-    """The family that a model's name contains; None for an unknown one."""
+    """The family whose name the model's name contains; None if there is none."""
     return next((family for family in FAMILIES if family.name.casefold() in model.casefold()), None)
 
 
 def image_tokens(width: int, height: int, family: Family = FAMILIES[0]) -> int:
-    """Visual tokens of an image of this size in pixels."""
-    sides = (width / family.cell, height / family.cell)
-    columns, rows = (max(1, round(side)) for side in sides)
+    """Number of visual tokens of an image of this size in pixels, as in ``smart_resize`` of transformers."""
+    cell, pixels = family.cell, width * height
+    columns, rows = round(width / cell), round(height / cell)
     if columns * rows < family.fewest:
-        columns, rows = (ceil(side * sqrt(family.fewest / prod(sides))) for side in sides)
+        scale = sqrt(family.fewest * cell**2 / pixels)
+        columns, rows = ceil(width * scale / cell), ceil(height * scale / cell)
     elif columns * rows > family.most:
-        columns, rows = (floor(side * sqrt(family.most / prod(sides))) for side in sides)
+        scale = sqrt(pixels / (family.most * cell**2))
+        columns, rows = floor(width / scale / cell), floor(height / scale / cell)
     return columns * rows
 
 
 def estimate_tokens(example: Example, family: Family = FAMILIES[0]) -> int:
-    """Estimated length of a prompt: exact for images, by the number of words for text."""
+    """Estimated length of a prompt in tokens: exact for images; for text, from the number of words."""
     images = sum(image_tokens(*image.size, family) for image in example.sample.images)
     words = len(example.prompt.replace("<image>", " ").split())
     return images + _AROUND_IMAGE * len(example.sample.images) + round(_PER_WORD * words) + _TEMPLATE
 
 
-def parts(prompt: str) -> list[str | None]:
-    """A prompt cut at its images: non-empty texts, and None for each image, in order."""
-    cut: list[str | None] = []
+def message_parts(prompt: str) -> list[str | None]:
+    """A prompt split at its images, in order: the non-empty texts, and None for each image."""
+    parts: list[str | None] = []
     for text in prompt.split("<image>"):
-        cut += [text, None] if text else [None]
-    return cut[:-1]
+        parts += [text, None] if text else [None]
+    return parts[:-1]
+
+
+def user_message(prompt: str, image: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """The chat message of a prompt: ``{"role": "user", "content": [...]}``.
+
+    Args:
+        prompt: user text with one ``<image>`` for each image.
+        image: the content part of image k, counted from 0. Parts of text are ``{"type": "text", "text": ...}``.
+    """
+    numbers = count()
+    parts = message_parts(prompt)
+    content = [image(next(numbers)) if text is None else {"type": "text", "text": text} for text in parts]
+    return {"role": "user", "content": content}
 
 
 def token_ids(processor: Any, example: Example, *, completion: str | None = None) -> list[int]:
@@ -67,10 +87,7 @@ def token_ids(processor: Any, example: Example, *, completion: str | None = None
 
     With a ``completion``, the ids of the whole conversation.
     """
-    content: Any = [
-        {"type": "image"} if text is None else {"type": "text", "text": text} for text in parts(example.prompt)
-    ]
-    messages = [{"role": "user", "content": content}]
+    messages = [user_message(example.prompt, lambda number: {"type": "image"})]
     if completion is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": completion}]})
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=completion is None)
