@@ -1,4 +1,4 @@
-"""Batched completions: images of different sizes and numbers in one batch reach the prompts that they belong to."""
+"""In a batch of prompts with different numbers and sizes of images, every prompt is completed with its own images."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def model_and_mix(tiny_model):
 
 
 def log_probs_alone(model, processor, prompt, images, completion):
-    """The log-probabilities of a completion from a forward pass over this one example."""
+    """Log-probabilities of the tokens of a completion, from a forward pass over this example alone."""
     ids = torch.tensor([[*prompt, *completion]])
     inputs = dict(processor.image_processor(images=list(images), return_tensors="pt"))
     inputs["mm_token_type_ids"] = (ids == processor.image_token_id).long()
@@ -36,22 +36,20 @@ def test_a_batch_gives_every_example_the_probabilities_that_it_has_alone(model_a
     prompts = [token_ids(processor, example) for example in examples]
     images = [list(example.sample.images) for example in examples]
     assert len({tuple(image.size for image in row) for row in images}) > 3
-    torch.manual_seed(0)
-    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0)
+    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0, seeds=range(9))
     for prompt, row, completion in zip(prompts, images, written, strict=True):
         alone = log_probs_alone(model, processor, prompt, row, completion.token_ids)
         assert alone.tolist() == pytest.approx(completion.log_probs, abs=1e-4)
 
 
-def test_a_prompt_that_stands_there_many_times_is_read_once_and_answered_as_often(model_and_mix):
+def test_equal_prompts_are_read_once_and_completed_as_often_as_they_occur(model_and_mix):
     model, processor, mix, _ = model_and_mix
-    order = [2, 0, 1, 4, 0, 2, 2, 3, 1, 0, 4, 2]  # 1 and 4 differ in their images only
+    order = [2, 0, 1, 4, 0, 2, 2, 3, 1, 0, 4, 2]  # examples 1 and 4 differ only in their images
     prompts = [token_ids(processor, mix[k]) for k in order]
     images = [list(mix[k].sample.images) for k in order]
     read = []
     hook = model.model.visual.register_forward_pre_hook(lambda _, args, given: read.append(given), with_kwargs=True)
-    torch.manual_seed(0)
-    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0)
+    written = complete(model, processor, prompts, images, max_new_tokens=6, temperature=1.0, seeds=range(12))
     hook.remove()
     (given,) = read
     assert len(given["grid_thw"]) == sum(len(mix[k].sample.images) for k in set(order))
@@ -67,10 +65,10 @@ def test_a_prompt_that_stands_there_many_times_is_read_once_and_answered_as_ofte
 
 def test_the_probabilities_depend_on_the_images(model_and_mix):
     model, processor, mix, _ = model_and_mix
-    one, other = (mix[index] for index in (1, 4))  # of one task, with images of the same sizes
+    one, other = (mix[index] for index in (1, 4))  # the same task and image sizes
     prompt = token_ids(processor, one)
     if prompt != token_ids(processor, other):
-        pytest.fail("the two examples were meant to differ in their images only")
+        pytest.fail("the two examples must differ only in their images")
     completion = complete(model, processor, [prompt], [list(one.sample.images)], max_new_tokens=6)[0].token_ids
     own, exchanged = (log_probs_alone(model, processor, prompt, e.sample.images, completion) for e in (one, other))
     assert (own - exchanged).abs().max() > 1e-3
@@ -87,6 +85,6 @@ def test_without_log_probabilities_the_tokens_are_the_same(model_and_mix):
     assert without.cut
 
 
-def test_a_prompt_is_cut_at_its_images():
+def test_a_prompt_is_split_at_its_images():
     assert parts("one <image> two<image><image>\n") == ["one ", None, " two", None, None, "\n"]
     assert parts("<image>") == [None] and parts("") == [] and parts("words") == ["words"]

@@ -1,4 +1,4 @@
-"""A prompt computed once for all its rollouts gives what verl's own engine gives, and the same gradients."""
+"""Computing a prompt once for all its rollouts gives the outputs and the gradients of verl's own engine."""
 
 from types import SimpleNamespace
 
@@ -33,17 +33,16 @@ ENGINE = SimpleNamespace(
 
 @pytest.fixture(scope="module")
 def model_and_batch(tiny_model):
-    """A model, and a micro-batch of verl's with three rollouts of one prompt, two of another, and so on, mixed up."""
+    """A model, and a micro-batch as verl makes it: five prompts with up to three rollouts each, in mixed order."""
     model, processor, mix, _ = tiny_model(MIX)
-    order = [0, 2, 1, 0, 3, 1, 0, 2, 4]  # 0, 2 and 4 are of one task, with the same words
+    order = [0, 2, 1, 0, 3, 1, 0, 2, 4]  # 0, 2 and 4 have one task and equal texts
     prompts = [token_ids(processor, mix[k]) for k in order]
     images = [list(mix[k].sample.images) for k in order]
     assert prompts[0] == prompts[1] and images[0] != images[1]
-    torch.manual_seed(0)
-    written = complete(model, processor, prompts, images, max_new_tokens=7, temperature=1.0)
+    written = complete(model, processor, prompts, images, max_new_tokens=7, temperature=1.0, seeds=range(len(order)))
     rows = []
     for number, (prompt, pictures, completion) in enumerate(zip(prompts, images, written, strict=True)):
-        answer = torch.tensor(completion.token_ids[: 1 + number % 7])  # of many lengths, one token the shortest
+        answer = torch.tensor(completion.token_ids[: 1 + number % 7])  # lengths from 1 to 7 tokens
         ids = torch.cat([torch.tensor(prompt), answer])[None]
         inputs = dict(processor.image_processor(images=pictures, return_tensors="pt"))
         kinds = (ids == processor.image_token_id).long()
@@ -70,13 +69,13 @@ def model_and_batch(tiny_model):
 
 @pytest.fixture
 def as_verl_runs_it(monkeypatch):
-    """The model's forward as verl replaces it."""
+    """The forward methods with which verl replaces those of transformers."""
     monkeypatch.setattr(modeling.Qwen2_5_VLModel, "forward", qwen2_vl_base_forward)
     monkeypatch.setattr(modeling.Qwen2_5_VLForConditionalGeneration, "forward", forward_with_normal_backend)
 
 
 def results(model, batch, *, shared):
-    """Log-probabilities and entropies of the completions' tokens, and the gradient of a loss that weighs each."""
+    """Log-probabilities and entropies of completion tokens, and the gradients of a loss with a weight for each token."""
     model.zero_grad()
     if shared:
         packed = share(batch)
@@ -106,7 +105,7 @@ def test_outputs_and_gradients_are_those_of_verls_engine(model_and_batch, as_ver
         assert torch.allclose(gradient, expected_gradients[name], rtol=1e-3, atol=1e-4), name
 
 
-def test_each_prompt_stands_there_once_and_no_image_goes_to_another(model_and_batch):
+def test_each_prompt_occurs_once_and_keeps_its_images(model_and_batch):
     _, batch = model_and_batch
     packed = share(batch)
     assert len(packed.inputs["input_ids"]) == 5
@@ -138,5 +137,5 @@ def test_the_images_of_a_prompt_are_prepared_once():
     assert processor(images=[one], return_tensors="pt")["pixel_values"] is first["pixel_values"] and len(calls) == 1
     processor(images=[other], return_tensors="pt"), processor(images=[one], return_tensors="np")
     assert len(calls) == 3
-    processor(images=[one], return_tensors="pt")  # 120 bytes were too many: the oldest had to go
+    processor(images=[one], return_tensors="pt")  # 120 bytes exceeded the capacity, so the oldest was dropped
     assert len(calls) == 4
