@@ -82,7 +82,9 @@ def complete(
 
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         given = "none" if seeds is None else len(seeds)
-        raise ValueError(f"temperature = {temperature} needs one seed per prompt: {len(prompts)} prompts, seeds {given}")
+        raise ValueError(
+            f"temperature = {temperature} needs one seed per prompt: {len(prompts)} prompts, seeds {given}"
+        )
     pad = processor.tokenizer.pad_token_id
     ends = set(_end_tokens(model))
     longest = max(map(len, prompts))

@@ -1,8 +1,8 @@
-"""verl's replay buffer, polled more often, and what it adds to verl's metrics of a training step.
+"""verl's replay buffer with a shorter polling interval, batches in a fixed order, and metrics of the rollouts.
 
-verl splits rewards by task only where it validates; a buffer that ``trainer.v1.sampler.custom_sampler`` names may
-return metrics of its own, which go to every logger. It is also the place where outcomes and dataset meet, for
-``ssrl_core.verl.adaptive``.
+verl reports rewards per task only in validations. A replay buffer that ``trainer.v1.sampler.custom_sampler`` names may
+return metrics of its own, which go to every logger. The buffer also passes the outcomes of a step on to the dataset,
+for ``ssrl_core.verl.adaptive``.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count, islice
 from statistics import mean
 from typing import Any, NamedTuple
 
+import ray
 import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils import tensordict_utils
+
+from .rollout import forms_waves, server_name
 
 
 class Outcome(NamedTuple):
     """One rollout.
 
     Attributes:
-        prompt: id of its prompt.
+        prompt: id of the prompt.
         kind: ``task@level``.
         facts: what the reward function returned.
-        length: tokens of the completion.
-        spans: times of ``data``, ``generation`` and ``reward`` as (begin, end), in seconds of one clock; empty where
-            the agent loop is not ours.
+        length: length of the completion in tokens.
+        spans: (begin, end) of ``data``, ``generation`` and ``reward``, in seconds since the epoch; empty if the agent
+            loop is not ours.
     """
 
     prompt: str
@@ -37,29 +42,41 @@ class Outcome(NamedTuple):
 
 
 class PromptReplayBuffer(ReplayBuffer):
-    """verl looks for finished rollouts every 2 seconds, which is most of a small model's step. This looks five times
-    a second (``trainer.v1.sampler.custom_sampler``), and measures what it finds."""
+    """verl's replay buffer for synchronous training (``trainer.v1.sampler.custom_sampler``), with three changes.
+
+    It looks for finished rollouts every 0.2 seconds; verl's interval of 2 seconds is most of a small model's step. Its
+    batches are in a fixed order; verl's are in the order in which rollouts finished, which changes sums in the last
+    digits. It adds metrics of the rollouts.
+    """
 
     def __init__(self, *args: Any, refill_fn: Callable[[int], int], **kwargs: Any) -> None:
         super().__init__(*args, **{"poll_interval": 0.2, "refill_fn": refill_fn, **kwargs})
-        # verl hands over a method of the trainer, which is the only way from here to its dataset and dataloader.
+        # verl passes a method of the trainer, which is the only way from here to its dataset and dataloader.
         self._trainer: Any = refill_fn.__self__
         self._fetched = 0.0
-        fetch = self._trainer._next_train_batch
+        fetch, numbers = self._trainer._next_train_batch, count()
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def fetch_timed_and_numbered(*args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter()
             try:
-                return fetch(*args, **kwargs)
+                batch = fetch(*args, **kwargs)
             finally:
                 self._fetched += time.perf_counter() - begin
+            # verl's ids are random, and it sorts its dumps of rollouts by them. These sort as the dataloader yields.
+            step = self._trainer.global_steps
+            ids = [f"{step:08}-{number:09}" for number in islice(numbers, len(batch))]
+            tensordict_utils.assign_non_tensor_stack(batch, "uid", ids)
+            return batch
 
-        self._trainer._next_train_batch = timed
+        self._trainer._next_train_batch = fetch_timed_and_numbered
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """verl's batch, and its metrics with ours."""
+        """verl's batch in a fixed order, and verl's metrics with ours."""
         begin = time.time()
+        if forms_waves(self._trainer.config):  # verl calls this when it has submitted the prompts
+            ray.get(ray.get_actor(server_name(0)).announce.remote(batch_size))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        batch.reorder(fixed_order(batch))
         if partition_id == "train":
             found = outcomes(batch)
             fetched, self._fetched = self._fetched, 0.0
@@ -69,8 +86,26 @@ class PromptReplayBuffer(ReplayBuffer):
         return batch, metrics
 
 
+def fixed_order(batch: Any) -> list[int]:
+    """Positions of a batch's rollouts in an order that does not depend on when they finished.
+
+    Training prompts are sorted as the dataloader yielded them, which their ids say; validation prompts, whose ids are
+    random, by their index in the dataset. Rollouts of a prompt are sorted by their ordinal.
+
+    Args:
+        batch: verl's ``KVBatchMeta``, with keys ``{prompt id}_{ordinal of the rollout}_{ordinal of the output}``.
+    """
+    prompts: list[tuple[Any, ...]] = [(key.rsplit("_", 2)[0],) for key in batch.keys]
+    if batch.partition_id == "val" and batch.keys:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["index", "data_source"])
+        columns = (data.pop(field).tolist() for field in ("index", "data_source"))
+        prompts = list(zip(*columns, prompts, strict=True))
+    ordinals = [tuple(map(int, key.rsplit("_", 2)[1:])) for key in batch.keys]
+    return sorted(range(len(batch.keys)), key=lambda at: (*prompts[at], ordinals[at]))
+
+
 def outcomes(batch: Any) -> list[Outcome]:
-    """The rollouts of a batch of verl's, as they stand in its queue."""
+    """The rollouts of a batch, read from verl's queue."""
     fields = ["data_source", "extra_fields", "metrics"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
     found = []
@@ -86,8 +121,13 @@ def outcomes(batch: Any) -> list[Outcome]:
 
 
 def rates(found: Sequence[Outcome]) -> dict[str, float]:
-    """Accuracy, share of completions of the right form, and their length, in all and by ``task@level``; the shares of
-    prompts whose rollouts are all right, or all wrong: those teach GRPO nothing."""
+    """Metrics of a step's rollouts, overall and by ``task@level``.
+
+    Returns:
+        ``rollout/{all or task@level}/acc``, ``/format`` and ``/error``: means over the rollouts, in [0, 1];
+        ``/length``: mean number of tokens. ``rollout/all_right`` and ``rollout/all_wrong``: share of prompts whose
+        rollouts are all right, or all wrong, and give GRPO no advantage.
+    """
     metrics = {}
     kinds = defaultdict(list)
     for outcome in found:
@@ -105,7 +145,7 @@ def rates(found: Sequence[Outcome]) -> dict[str, float]:
 
 
 def mixed(found: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
-    """``task@level`` -> how many of its prompts were solved by some rollouts and not by others, and how many it had."""
+    """``task@level`` -> number of its prompts with right and wrong rollouts, and number of all its prompts."""
     kinds = {outcome.prompt: outcome.kind for outcome in found}
     counts: dict[str, tuple[int, int]] = {}
     for prompt, accuracies in by_prompt(found).items():
@@ -115,7 +155,7 @@ def mixed(found: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
 
 
 def by_prompt(found: Sequence[Outcome]) -> dict[str, list[float]]:
-    """Prompt -> the accuracies of its rollouts."""
+    """Prompt -> accuracies of its rollouts, in [0, 1]."""
     groups = defaultdict(list)
     for outcome in found:
         groups[outcome.prompt].append(float(outcome.facts.get("acc", outcome.facts.get("score", 0.0))))
@@ -123,18 +163,18 @@ def by_prompt(found: Sequence[Outcome]) -> dict[str, list[float]]:
 
 
 def waits(found: Sequence[Outcome], *, begin: float, fetched: float) -> dict[str, float]:
-    """Seconds of a step during which nothing was generated for want of data or rewards.
+    """Seconds of a step in which nothing was generated because data or rewards were missing.
 
     Args:
         found: the rollouts of the step.
-        begin: when the last of their prompts had been submitted.
+        begin: when the last prompt was submitted, in seconds since the epoch.
         fetched: seconds that the trainer waited for its dataloader.
 
     Returns:
-        ``timing_s/data_fetch``; ``timing_s/data_wait``: that, and what passed before the first rollout began to
-        generate; ``timing_s/reward_wait``: from the end of the last generation to the last reward; both include verl's
-        own work of those moments (its processor runs over the images again for each reward), so they are upper
-        bounds. ``timing_s/render`` and ``timing_s/reward_each``: means over the rollouts.
+        ``timing_s/data_fetch``: ``fetched``. ``timing_s/data_wait``: ``fetched``, and the time until the first rollout
+        began to generate. ``timing_s/reward_wait``: from the end of the last generation to the last reward. The last
+        two include verl's own work in that time, such as processing the images again for each reward, so they are
+        upper bounds. ``timing_s/render`` and ``timing_s/reward_each``: means over the rollouts.
     """
     metrics = {"timing_s/data_fetch": fetched}
     spans = [outcome.spans for outcome in found if outcome.spans]
