@@ -75,7 +75,7 @@ def as_verl_runs_it(monkeypatch):
 
 
 def results(model, batch, *, shared):
-    """Log-probabilities and entropies of completion tokens, and the gradients of a loss with a weight for each token."""
+    """Log-probabilities and entropies of completion tokens, and gradients of a loss with a weight for each token."""
     model.zero_grad()
     if shared:
         packed = share(batch)

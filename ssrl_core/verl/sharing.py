@@ -1,8 +1,8 @@
-"""A prompt once for all its rollouts, where the policy learns on a CPU.
+"""Computes each prompt once for all its rollouts in a micro-batch, for training on a CPU.
 
 The n rollouts of a prompt repeat its tokens and its images, and verl's engine computes them n times. Here a sequence is
-a prompt with all its completions one after the other; each completion has the positions that it would have by itself,
-and sees the prompt and itself.
+a prompt followed by all its completions. Each completion has the position ids that it would have directly after the
+prompt, and attends only to the prompt and to itself.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from verl.utils import tensordict_utils
 from verl.utils.model import extract_multi_modal_inputs
 
 _ELSEWHERE = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
-"""Settings of verl's with outputs that are not made here."""
+"""Settings of verl that require outputs which are not computed here."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A micro-batch in which each prompt stands once.
+    """A micro-batch in which each prompt occurs once. Below, n is the number of completion tokens in it.
 
     Attributes:
-        inputs: of the model: sequences x tokens.
-        before: (n,) index, in all tokens of all sequences, of the token before each token of a completion.
-        tokens: (n,) the tokens of the completions.
-        places: (n,) their indices in all tokens of the micro-batch as verl has it.
-        rows: (n,) the rollout of each.
+        inputs: inputs of the model; token ids, int64, have the shape sequences x tokens.
+        before: int64 (n,), index of the token before each completion token, among all tokens of all sequences.
+        tokens: int64 (n,), the completion tokens.
+        places: int64 (n,), index among all tokens of verl's micro-batch at which the output for the token belongs.
+        rows: int64 (n,), the row of verl's micro-batch that the token is in.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -41,9 +41,9 @@ class Shared:
 
 
 def share(micro_batch: TensorDict) -> Shared | None:
-    """The micro-batch with each prompt once; None where none stands there twice, or more outputs are wanted."""
+    """The micro-batch with each prompt once. None if no prompt repeats, or if a setting requires other outputs."""
     wants_all = any(tensordict_utils.get_non_tensor_data(micro_batch, key, default=False) for key in _ELSEWHERE)
-    if wants_all or "prompts" not in micro_batch:  # no prompts: a cold start
+    if wants_all or "prompts" not in micro_batch:  # a cold start has no prompts
         return None
     prompts, positions = micro_batch["prompts"].unbind(), micro_batch["position_ids"].unbind()
     sequences = micro_batch["input_ids"].unbind()
@@ -71,7 +71,7 @@ def share(micro_batch: TensorDict) -> Shared | None:
             owned.append(torch.full((len(completion),), nth))
             before += [number * width + length - 1, *range(begin, begin + len(completion) - 1)][: len(completion)]
             tokens.append(completion)
-            # verl's log-probability of a token stands where the token before it does.
+            # verl stores the log-probability of a token at the position of the token before it.
             places += range(starts[row] + length - 1, starts[row] + length - 1 + len(completion))
             rows += [row] * len(completion)
         ids.append(torch.cat(parts))
@@ -88,13 +88,14 @@ def share(micro_batch: TensorDict) -> Shared | None:
 
 
 def outputs(shared: Shared, logits: torch.Tensor, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
-    """verl's outputs of a micro-batch: log-probabilities and entropies of completions; those of prompts, which nothing
-    reads, are 0.
+    """Log-probabilities of a micro-batch, and entropies if the micro-batch asks for them, in verl's layout.
+
+    Each is a jagged nested tensor, float32, rows x tokens. Values at prompt tokens are 0; verl does not read them.
 
     Args:
-        shared: of the micro-batch.
+        shared: result of ``share`` for the micro-batch.
         logits: sequences x tokens x vocabulary.
-        micro_batch: as verl has it.
+        micro_batch: verl's micro-batch.
     """
     ids = micro_batch["input_ids"]
     temperature = torch.as_tensor(micro_batch["temperature"], dtype=torch.float32).expand(len(ids.offsets()) - 1)
@@ -115,8 +116,11 @@ def _padded(rows: list[torch.Tensor], width: int, value: int) -> torch.Tensor:
 
 
 def _mask(owners: torch.Tensor) -> torch.Tensor:
-    """sequences x 1 x tokens x tokens, 0 where a token sees another, else the least float: the prompt (0) and its own
-    completion (1, 2, ...), up to itself. Padding (-1) sees the prompt, so that every row of attention has something."""
+    """Additive attention mask, float32, sequences x 1 x tokens x tokens: 0 where a token attends to another one.
+
+    A token attends to the prompt (owner 0) and to its own completion (owner 1, 2, ...), up to itself. Padding (owner
+    -1) attends to the prompt, because a row without any 0 gives NaN.
+    """
     sees = (owners[:, None, :] == 0) | (owners[:, None, :] == owners[:, :, None])
     sees &= torch.ones(owners.shape[1], owners.shape[1]).tril().bool()
     return torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)[:, None]
