@@ -1,4 +1,4 @@
-"""What a training step is measured by, and the dataset that learns from it."""
+"""Metrics of a training step, and the dataset that adapts to its outcomes."""
 
 import json
 
@@ -40,7 +40,7 @@ STEP = [
 ]
 
 
-def test_a_step_is_measured_in_all_and_by_task_and_level():
+def test_metrics_cover_a_step_as_a_whole_and_each_task_and_level():
     metrics = rates(STEP)
     assert metrics["rollout/all/acc"] == pytest.approx(3 / 6)
     assert metrics["rollout/a@1/acc"] == pytest.approx(3 / 4)
@@ -52,8 +52,8 @@ def test_a_step_is_measured_in_all_and_by_task_and_level():
     assert mixed(STEP) == {"a@1": (1, 2), "b@2": (0, 1)}
 
 
-def test_a_prompt_with_one_answer_left_is_right_or_wrong_and_not_mixed():
-    alone = [outcome("p", "a@1", 1.0)]  # verl goes on with what a failed prompt has left
+def test_a_prompt_with_a_single_rollout_is_right_or_wrong_and_not_mixed():
+    alone = [outcome("p", "a@1", 1.0)]  # verl trains on the remaining rollouts of a prompt
     assert rates(alone)["rollout/all_right"] == 1
     assert mixed(alone) == {"a@1": (0, 1)}
 
@@ -72,7 +72,7 @@ def test_waiting_is_the_time_in_which_nothing_is_generated():
     assert metrics["timing_s/data_wait"] == pytest.approx(0.05 + 0.2)
     assert metrics["timing_s/reward_wait"] == pytest.approx(0.5)
     assert metrics["timing_s/render"] == pytest.approx(0.3)
-    assert waits(STEP, begin=0.0, fetched=0.0) == {"timing_s/data_fetch": 0.0}  # another agent loop
+    assert waits(STEP, begin=0.0, fetched=0.0) == {"timing_s/data_fetch": 0.0}  # another agent loop gives no spans
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def mix_file(write_mix):
 
 
 class Training:
-    """verl's dataloader over the dataset, and a policy that solves some kinds sometimes, others always or never."""
+    """verl's dataloader over the dataset, and a simulated policy with a share ``useful`` of mixed prompts by kind."""
 
     def __init__(self, mix_file, useful, state=None):
         self.dataset, self.useful = AdaptiveMixDataset(str(mix_file), None, {"dataloader_num_workers": 0}), useful
@@ -91,7 +91,7 @@ class Training:
         self.batches = iter(self.loader)
 
     def step(self):
-        """The recipes of a batch, after which the dataset learns."""
+        """The kinds and recipes of the next batch. Afterwards the dataset learns its outcomes."""
         rows = next(self.batches)
         kinds = rows["data_source"].tolist()
         self.dataset.learn(
@@ -105,26 +105,26 @@ def test_prompts_of_kinds_that_are_sometimes_solved_come_more_often(mix_file):
     training = Training(mix_file, {"flipped_patch@1": 0.0, "cropped_patch@1": 1.0, "cropped_patch@2": 0.5})
     kinds = [kind for _ in range(12) for kind in training.step()[0]][40:]
     share = {kind: kinds.count(kind) / len(kinds) for kind in training.useful}
-    # In the mix 1/2, 1/4 and 1/4 of all samples; of those, 1/10, all and about a half are taken.
+    # The mix has 1/2, 1/4 and 1/4 of each kind, of which 1/10, all, and about a half are taken.
     assert share["flipped_patch@1"] < 0.25 < 0.4 < share["cropped_patch@1"]
     assert LEAST / 2 < share["cropped_patch@2"] < share["cropped_patch@1"]
-    assert share["flipped_patch@1"] > 0  # never starved: progress on it would show
+    assert share["flipped_patch@1"] > 0  # a kind is never dropped, so that progress on it shows
 
 
-def test_without_outcomes_and_where_nothing_is_solved_it_is_the_mix_in_its_order(mix_file):
+def test_without_outcomes_or_with_no_solved_prompt_the_dataset_is_the_mix_in_its_order(mix_file):
     training = Training(mix_file, dict.fromkeys(("flipped_patch@1", "cropped_patch@1", "cropped_patch@2"), 0.0))
     recipes = [recipe for _ in range(3) for recipe in training.step()[1]]
     mix = training.dataset.mix
     assert recipes == [mix[index].recipe.to_json() for index in range(60)]
 
 
-def test_a_resumed_run_goes_on_with_the_same_prompts(mix_file):
+def test_a_resumed_run_continues_with_the_same_prompts(mix_file):
     useful = {"flipped_patch@1": 0.0, "cropped_patch@1": 1.0, "cropped_patch@2": 0.5}
     first = Training(mix_file, useful)
     for _ in range(3):
         first.step()
     state = json.loads(json.dumps(first.loader.state_dict()["dataset_state"]))
-    saved = {**first.loader.state_dict(), "dataset_state": state}  # as data.pt keeps it: nothing else crosses over
+    saved = {**first.loader.state_dict(), "dataset_state": state}  # the only state that data.pt saves
     resumed = Training(mix_file, useful, saved)
     going_on, after = [first.step() for _ in range(3)], [resumed.step() for _ in range(3)]
     assert going_on == after
@@ -132,7 +132,7 @@ def test_a_resumed_run_goes_on_with_the_same_prompts(mix_file):
     assert anew.step() != after[0]
 
 
-def test_the_held_out_split_is_that_of_every_run(mix_file):
+def test_the_held_out_split_does_not_adapt(mix_file):
     rows = AdaptiveMixDataset(f"{mix_file}#heldout", None, {"dataloader_num_workers": 0})
     rows.learn({"flipped_patch@1": (0, 10), "cropped_patch@1": (5, 10)})
     truths = [json.loads(rows[i]["reward_model"]["ground_truth"])["truth"] for i in range(len(rows))]
@@ -158,7 +158,7 @@ def test_settings_that_the_adaptive_dataset_cannot_work_with_are_refused(write_m
 
 
 @pytest.mark.parametrize("override", ["algorithm.filter_groups.enable=true", "trainer.v1.trainer_mode=colocate_async"])
-def test_where_verl_filters_groups_or_trains_asynchronously_its_own_buffer_is_used(write_mix, mix_file, override):
+def test_verls_own_buffer_is_used_with_group_filtering_and_asynchronous_training(write_mix, mix_file, override):
     recipe = write_mix("mix: mix.yaml", "recipe.yaml")
     sampler = prepare("grpo", recipe, device="cpu").config["trainer"]["v1"]["sampler"]["custom_sampler"]
     assert sampler == {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
