@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
+from operator import sub
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -56,15 +58,21 @@ for _threads in (_idle, _stuck):  # a child process has none of its parent's thr
 
 
 def call_within(seconds: float, function: Callable[[], Any], *, owner: str) -> Any:
-    """What the function returns or raises. Raises TimeLimitExceeded or TooManyStuck.
+    """What the function returns or raises.
 
     Args:
-        seconds: the limit, of which a time for which the whole process was stopped counts as a tenth at most. It cannot
-            interrupt C code that holds the interpreter, such as a regular expression that backtracks without end.
-        function: is called in another thread.
+        seconds: the limit. Of a time for which the whole process was stopped, a tenth of the limit counts at most.
+        function: is called in another thread. C code that holds the interpreter, such as a regular expression that
+            backtracks, cannot be interrupted.
         owner: whom to hold responsible: while ``MOST_STUCK`` of its calls are stuck, every other one fails at once.
+
+    Raises:
+        TimeLimitExceeded, TooManyStuck: see there.
     """
-    (outcome,) = call_all_within(seconds, [function], owner=owner)
+    outcomes, _ = call_all_within(seconds, [function], owner=owner)
+    if not outcomes:
+        raise TooManyStuck(f"is not called any more: {MOST_STUCK} earlier calls have not come back")
+    outcome = outcomes.pop()
     if outcome.error is None:
         return outcome.result
     try:
@@ -73,43 +81,42 @@ def call_within(seconds: float, function: Callable[[], Any], *, owner: str) -> A
         del outcome  # else the error, through its traceback, would hold itself and what the function had in its hands
 
 
-def call_all_within(seconds: float, functions: Sequence[Callable[[], Any]], *, owner: str) -> list[Outcome]:
-    """What each function returns or raises, in their order; see ``call_within``, whose limit is that of each.
+def call_all_within(
+    seconds: float, functions: Sequence[Callable[[], Any]], *, owner: str
+) -> tuple[list[Outcome], bool]:
+    """What each function returns or raises, and whether one of them exceeded the limit; see ``call_within``.
 
-    Many calls at once share the cost of going to another thread and back, which is more than that of a short call.
+    The outcomes end with the first call that has not come back. The flag is also true if a call came back after it had
+    held the interpreter for longer than the limit; and if none was made since too many earlier ones are stuck. Many
+    calls at once share the cost of going to another thread and back, which is more than that of a short call.
     """
     stuck = _stuck.setdefault(owner, set())
-    outcomes: list[Outcome] = []
-    while len(outcomes) < len(functions):
-        if len(stuck) >= MOST_STUCK:
-            refusal = TooManyStuck(f"is not called any more: {len(stuck)} earlier calls have not come back")
-            return outcomes + [Outcome(None, refusal)] * (len(functions) - len(outcomes))
-        calls = _Calls(functions[len(outcomes) :], stuck)
-        try:
-            inbox = _idle.pop()
-        except IndexError:
-            inbox = _start()
-        inbox.put(calls)
-        outcomes += _come_back(calls, seconds)
-    return outcomes
-
-
-def _come_back(calls: _Calls, seconds: float) -> list[Outcome]:
-    """The outcomes of all, or up to the first that exceeds its limit: it is left to its thread, and the rest undone."""
-    turns, seen = 0, 0
+    if len(stuck) >= MOST_STUCK:
+        return [], True
+    calls = _Calls(functions, stuck)
+    try:
+        inbox = _idle.pop()
+    except IndexError:
+        inbox = _start()
+    clocks = time.monotonic(), time.process_time()
+    inbox.put(calls)
+    turns, seen, held = 0, 0, False
     # In turns: a process that was stopped in the terminal for an hour has waited for one of them only.
     while not calls.back.acquire(timeout=seconds / 10):
+        # This thread could not run and the process was busy, so that it was not stopped: the interpreter was held.
+        before, clocks = clocks, (time.monotonic(), time.process_time())
+        held = held or min(map(sub, clocks, before)) > seconds
         turns, seen = (turns + 1, seen) if len(calls.outcomes) == seen else (0, len(calls.outcomes))
         if turns == 10:
             calls.left = True
             calls.stuck.add(calls)
-            back = calls.outcomes[:]
+            outcomes = calls.outcomes[:]
             if calls.done:
                 calls.stuck.discard(calls)
-            elif len(back) == seen:
-                back.append(Outcome(None, TimeLimitExceeded(f"has not come back within {seconds:g} s")))
-            return back
-    return calls.outcomes
+            elif len(outcomes) == seen:
+                outcomes.append(Outcome(None, TimeLimitExceeded(f"has not come back within {seconds:g} s")))
+            return outcomes, True
+    return calls.outcomes, held
 
 
 def _start() -> SimpleQueue[_Calls]:
