@@ -1,6 +1,6 @@
 """The command line ``ssrl``: one module for each command, named after it.
 
-Only the module of the command that was typed is imported, so ``ssrl list`` does not wait for the others.
+Only the module of the typed command is imported, so ``ssrl list`` does not wait for the others.
 """
 
 from __future__ import annotations
@@ -15,37 +15,23 @@ import typer
 
 from ..errors import SSRLError
 
-COMMANDS = (
-    "list",
-    "show",
-    "new",
-    "check",
-    "mix",
-    "preview",
-    "export",
-    "score",
-    "eval",
-    "compare",
-    "tiny-model",
-    "sft",
-    "train",
-)
-"""Every command, in the order of ``ssrl --help``. Its module has the function ``command``."""
+COMMANDS = tuple("list show new check mix preview export score eval compare tiny-model sft train".split())
+"""All commands, in the order of ``ssrl --help``. The module of each has the function ``command``."""
 
 
 def app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands. Imports their modules."""
-    made = typer.Typer(
+    built = typer.Typer(
         help="Self-supervised spatial RL: pretext tasks as plugins, trained by verl.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    made.callback()(_options)
+    built.callback()(_options)
     for name in commands:
-        made.command(name)(import_module(f".{name.replace('-', '_')}", __package__).command)
-    return made
+        built.command(name)(import_module(f".{name.replace('-', '_')}", __package__).command)
+    return built
 
 
 def _options(
@@ -56,23 +42,29 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. An error of the user ends with a message and code 2; with ``--debug``, with a traceback."""
+    """Run the command line.
+
+    SSRLError, OSError and a missing library of the ``train`` extra end with a message and exit code 2. With ``--debug``
+    before the command, or SSRL_DEBUG=1, they are raised, so that Python shows the traceback.
+    """
     typed = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
         app([typed] if typed in COMMANDS else COMMANDS)()
     except (SSRLError, OSError, ModuleNotFoundError) as err:
-        if os.environ.get("SSRL_DEBUG", "0") not in ("", "0"):
+        message = _message(err)
+        if message is None or os.environ.get("SSRL_DEBUG", "0") not in ("", "0"):
             raise
-        sys.stderr.write(f"ssrl: {_message(err)}\n")
+        sys.stderr.write(f"ssrl: {message}\n")
         raise SystemExit(2) from err
 
 
-def _message(err: SSRLError | OSError | ModuleNotFoundError) -> str:
+def _message(err: SSRLError | OSError | ModuleNotFoundError) -> str | None:
+    """The message for the user; None for an error that only a traceback explains."""
     if isinstance(err, SSRLError):
         return str(err)
     if isinstance(err, OSError):
-        reason = f"{f'{err.filename}: ' if err.filename else ''}{err.strerror or err}"
-        return f"{reason} (ssrl --debug ... shows where)"
-    if err.name not in ("torch", "transformers", "tokenizers"):
-        raise err
-    return f"this needs {err.name}, which is not installed: pip install 'ssrl-core[train]'"
+        file = f"{err.filename}: " if err.filename else ""
+        return f"{file}{err.strerror or err} (ssrl --debug ... shows the traceback)"
+    if err.name in ("torch", "transformers", "tokenizers"):
+        return f"this needs {err.name}, which is not installed: pip install 'ssrl-core[train]'"
+    return None

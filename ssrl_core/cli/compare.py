@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +13,11 @@ from ..evaluate import answers_of, compare
 from ..evaluate.folder import folder_of
 from ..resume import differences
 from .eval import row_name
-from .terminal import AsJson, table
+from .terminal import AsJson, show, table
 
 
 def comparison(first: Path, second: Path) -> dict[str, Any]:
-    """Two evaluations, sample by sample: ``rows``, and what ``differs`` in how they were made."""
+    """Two evaluations, sample by sample: ``rows``, and how their plans differ (``differs``)."""
     plans = folder_of(first).plan(), folder_of(second).plan()
     rows = compare(answers_of(first), answers_of(second))
     return {
@@ -29,26 +28,23 @@ def comparison(first: Path, second: Path) -> dict[str, Any]:
     }
 
 
-def text_of_changes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of a comparison for a terminal."""
-    cells = [
-        (row_name(r), str(r["n"]), *(f"{r[key]:.3f}" for key in ("before", "after")),
-         *(f"{r[key]:+.3f}" for key in ("difference", "low", "high")), str(r["lost"]), str(r["won"]),
-         f"{r['adjusted']:.2g}", r["verdict"])
-        for r in rows
-    ]  # fmt: skip
-    head = "task@level", "n", "first", "second", "difference", "low", "high", "lost", "won", "p", ""
-    return table([head, *cells])
+def as_text(facts: Mapping[str, Any]) -> str:
+    """The facts of ``comparison`` for a terminal."""
+    rows = [("task@level", "n", "first", "second", "difference", "low", "high", "lost", "won", "p", "")]
+    for row in facts["rows"]:
+        accuracies = (f"{row[key]:.3f}" for key in ("before", "after"))
+        differences = (f"{row[key]:+.3f}" for key in ("difference", "low", "high"))
+        counts = str(row["lost"]), str(row["won"])
+        rows.append(
+            (row_name(row), str(row["n"]), *accuracies, *differences, *counts, f"{row['adjusted']:.2g}", row["verdict"])
+        )
+    return "\n".join([*facts["differs"], table(rows)])
 
 
 def command(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
-    second: Annotated[Path, typer.Argument(help="Folder of another one, of the same mix.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another evaluation of the same mix.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations sample by sample: which differences are more than chance?"""
-    facts = comparison(first, second)
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    typer.echo("".join(f"{line}\n" for line in facts["differs"]) + text_of_changes(facts["rows"]))
+    show(comparison(first, second), as_text, as_json=as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -14,24 +13,22 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any
 
-import typer
-
 from ..errors import NotAllowed, PluginError
 from ..plugins import bind
 from ..plugins.installed import InstalledPlugin, allowed_patterns, check_allowed, claimed_twice, installed, is_allowed
-from .terminal import AsJson, table
+from .terminal import AsJson, show, table
 
 IMPORT_LIMIT = 10.0
-"""Seconds that a plugin may take to import before it is listed as broken."""
+"""Time limit in seconds of a plugin's import; a plugin that exceeds it is listed as broken."""
 
 
 def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
-    """Every installed task, a row each; loads those that may be loaded, and tells what is wrong with the others.
+    """A row for each installed task. Loads the tasks that may be loaded.
 
     Returns:
-        rows of ``task``, ``distribution``, ``distribution_version``, ``state`` (``ok``, ``broken``, ``duplicate`` or
-        ``not allowed``) and ``health``; for state ``ok`` also ``version``, ``summary``, ``levels`` (name -> chance),
-        ``needs_depth`` and ``api`` (version of the hooks), which are None for the others.
+        Rows of ``task``, ``distribution``, ``distribution_version``, ``state`` (``ok``, ``broken``, ``duplicate`` or
+        ``not allowed``), ``health`` (``ok`` or what is wrong), ``version``, ``summary``, ``levels`` (name -> chance),
+        ``needs_depth`` and ``api`` (version of the hooks). The last five are None unless the state is ``ok``.
     """
     patterns = allowed_patterns()
     rows = []
@@ -56,6 +53,8 @@ def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
 
 def table_of_tasks(rows: list[dict[str, Any]]) -> str:
     """The rows of ``list_tasks`` as a table, with the chance of each task's first level."""
+    if not rows:
+        return "No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches"
     header = ("task", "version", "distribution", "levels", "chance", "depth", "API", "health")
     return table([header, *map(_cells, rows)])
 
@@ -71,10 +70,10 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _examine(plugin: InstalledPlugin, patterns: tuple[str, ...], *, limit: float) -> dict[str, Any]:
-    """What loading the plugin tells of its task, or why it cannot be loaded."""
+    """The columns of a row that come from loading the plugin, or the reason why it cannot be loaded."""
     try:
         check_allowed(plugin, patterns)
-        # What a plugin prints would spoil the table; what it warns of is for its author.
+        # A plugin that prints to stdout would spoil the table. Its warnings are listed under ``health``.
         with redirect_stdout(sys.stderr), warnings.catch_warnings(record=True) as warned, _time_limit(limit):
             warnings.simplefilter("always")
             task = bind(plugin)
@@ -94,18 +93,18 @@ def _examine(plugin: InstalledPlugin, patterns: tuple[str, ...], *, limit: float
 
 
 def _reason(message: str, plugin: InstalledPlugin) -> str:
-    """A message on a plugin in one line, without the name that stands beside it."""
+    """A message about a plugin in one line, without the plugin's name, which is in the same row."""
     lines = message.removeprefix(f"plugin {plugin}").lstrip(": ").splitlines()
     return "; ".join(line.strip() for line in lines).replace(":; ", ": ")
 
 
 class _TooSlow(BaseException):
-    """Not an Exception, which a plugin may catch."""
+    """A BaseException, because plugins may catch Exception."""
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises _TooSlow in what it encloses; without effect outside the main thread and where there are no alarms."""
+    """Raise _TooSlow in the block after so many seconds. No effect outside the main thread or without SIGALRM."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -124,16 +123,11 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def command(as_json: AsJson = False) -> None:
-    """List the installed tasks, also those that are broken, claimed twice or not allowed, with the reason."""
-    # This command must answer at once. Pydantic would search all distributions for plugins of its own, and collecting
-    # garbage would take a third of the time.
+    """List the installed tasks, including broken, duplicate and not allowed ones, with the reason."""
+    # For speed: pydantic would search all distributions for its own plugins, and the garbage collector would take a
+    # third of the time.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
     rows = list_tasks()
     gc.freeze()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    elif rows:
-        typer.echo(table_of_tasks(rows))
-    else:
-        typer.echo("No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches")
+    show(rows, table_of_tasks, as_json=as_json)

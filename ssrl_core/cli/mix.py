@@ -22,59 +22,54 @@ from ..mix.schedule import SplitName, Stage, Turns, stages
 from ..mix.tasks import BoundTask, bind_task
 from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..sample import Example
-from .terminal import AsJson, table
+from .terminal import AsJson, counted, progress_bar, show, table
 
 CountTokens = Callable[[Example], int]
 _Bound = Mapping[SplitName, BoundTask]
 
 
 def describe_mix(
-    path: str | Path, *, trials: int = 40, model: str | None = None, on_trial: Callable[[str], None] = lambda _: None
+    path: str | Path,
+    *,
+    trials: int = 40,
+    model: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """The facts of a mix, in plain JSON types. Whatever is wrong with one task stands with that task.
+    """The facts of a mix, in plain JSON types. An error in a task is a fact of that task.
 
     Args:
         path: of the mix file.
         trials: samples to make of each task at each level.
-        model: a folder or a hub name, whose processor counts the tokens of prompts. If the processor of a hub name
-            cannot be loaded, and without a model, tokens are estimated.
-        on_trial: called with ``task@level`` before each trial.
+        model: a folder or a name on the Hugging Face hub, whose processor counts the tokens of prompts. If the
+            processor of a hub name cannot be loaded, tokens are estimated for the model's family. Without a model they
+            are estimated for the first family in ``models.tokens.FAMILIES``.
+        on_progress: called after each level with the number of samples tried so far and in all.
 
     Raises:
-        MixError: the file itself cannot be understood.
+        MixError: the file cannot be read or is invalid.
+        SSRLError: ``model`` is no folder with a processor, and no name of a known family.
     """
     config, composed = read_mix(path)
     planned = stages(config, split="train", where=composed.where)
-    turns = Turns(planned)
     tested = stages(config, split="heldout", where=composed.where)
     (heldout,) = Turns(tested).counts
     count_tokens, how = _counter(model) if model else (estimate_tokens, f"estimated for {FAMILIES[0].name}")
     found = {name: _bind(name, config, {"train": planned, "heldout": tested}, composed.where) for name in config.tasks}
-    facts: dict[str, Any] = {
-        "mix": str(composed.path),
-        "files": [str(file) for file in composed.files],
-        "samples": config.samples,
-        "heldout_samples": config.heldout.samples,
-        "size": config.size,
-        "tokens": how,
-        "stages": [
-            _stage(number, stage, dict(zip(config.tasks, counts, strict=True)), found)
-            for number, (stage, counts) in enumerate(zip(planned, turns.counts, strict=True))
-        ],
-        "tasks": {},
-    }
+    described = [
+        _stage(number, stage, dict(zip(config.tasks, counts, strict=True)), found)
+        for number, (stage, counts) in enumerate(zip(planned, Turns(planned).counts, strict=True))
+    ]
+    total = trials * sum(len(bound["train"].levels) for bound in found.values() if not isinstance(bound, str))
+    tried = 0
+    tasks: dict[str, Any] = {}
     for (name, bound), tests in zip(found.items(), heldout, strict=True):
-        samples = sum(stage["samples"][name] for stage in facts["stages"])
-        facts["tasks"][name] = {
-            "share": samples / config.samples,
-            "samples": samples,
-            "heldout_samples": tests,
-        }
+        samples = sum(stage["samples"][name] for stage in described)
+        tasks[name] = {"share": samples / config.samples, "samples": samples, "heldout_samples": tests}
         if isinstance(bound, str):
-            facts["tasks"][name] |= {"error": bound}
+            tasks[name]["error"] = bound
             continue
         train = bound["train"]
-        facts["tasks"][name] |= {
+        tasks[name] |= {
             "distribution": f"{train.task.plugin.distribution} {train.task.plugin.version}",
             "seed": train.seed,
             "options": dict(train.options),
@@ -84,13 +79,23 @@ def describe_mix(
             "levels": {},
         }
         for level in train.levels:
-            on_trial(f"{name}@{level}")
-            facts["tasks"][name]["levels"][level] = _trial(train, level, trials=trials, count_tokens=count_tokens)
-    return facts
+            tasks[name]["levels"][level] = _trial(train, level, trials=trials, count_tokens=count_tokens)
+            tried += trials
+            on_progress(tried, total)
+    return {
+        "mix": str(composed.path),
+        "files": [str(file) for file in composed.files],
+        "samples": config.samples,
+        "heldout_samples": config.heldout.samples,
+        "size": config.size,
+        "tokens": how,
+        "stages": described,
+        "tasks": tasks,
+    }
 
 
 def _bind(name: str, config: MixConfig, planned: Mapping[SplitName, list[Stage]], where: Where) -> _Bound | str:
-    """The task in each split, or what is wrong with it."""
+    """The task in each split, or the message of the error that prevents it."""
     try:
         return {split: bind_task(name, config, parts, split=split, where=where) for split, parts in planned.items()}
     except SSRLError as err:
@@ -98,7 +103,7 @@ def _bind(name: str, config: MixConfig, planned: Mapping[SplitName, list[Stage]]
 
 
 def _stage(number: int, stage: Stage, samples: dict[str, int], found: Mapping[str, _Bound | str]) -> dict[str, Any]:
-    """A stage's bounds, and for each task its samples, its share, and the shares of its levels where it is known."""
+    """Bounds of a stage; samples and share of each task; shares of the levels of each task that could be bound."""
     shares = {name: bound["train"].shares for name, bound in found.items() if not isinstance(bound, str)}
     return {
         "start": stage.start,
@@ -130,13 +135,13 @@ def _trial(bound: BoundTask, level: str, *, trials: int, count_tokens: CountToke
         "reasons": {reason: n / offered for reason, n in rejected.most_common()},
     }
     if tokens:
-        # The first sample pays for imports and caches.
+        # The first sample includes the time of imports and of filling caches.
         facts |= {"tokens": round(mean(tokens)), "most_tokens": max(tokens), "ms": 1000 * mean(seconds[1:] or seconds)}
     return facts | ({"error": error} if error else {})
 
 
 def _counter(model: str) -> tuple[CountTokens, str]:
-    """A function that counts the tokens of a prompt for a model, and a sentence that says how."""
+    """A function that counts the tokens of a prompt for a model, and the words that say how."""
     from transformers import AutoProcessor
 
     try:
@@ -151,11 +156,11 @@ def _counter(model: str) -> tuple[CountTokens, str]:
 
 def as_text(facts: Mapping[str, Any]) -> str:
     """The facts of ``describe_mix`` for a terminal."""
-    return "\n".join(_lines(facts)) + "\n"
+    return "\n".join(_lines(facts))
 
 
 def errors(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong, by task or ``task@level``."""
+    """The errors of a mix, by task or ``task@level``."""
     found = {}
     for name, task in facts["tasks"].items():
         for where, part in ((name, task), *((f"{name}@{level}", t) for level, t in task.get("levels", {}).items())):
@@ -189,8 +194,7 @@ def _tasks(tasks: Mapping[str, Any]) -> Iterator[str]:
             rows[-1] += [str(task["seed"]), options or "-", *images, task["source"]]
     yield table(rows, indent="  ")
     skipped = {task["source"]: task["skipped"] for task in tasks.values() if task.get("skipped")}
-    for source, reasons in skipped.items():
-        yield f"  left out of {source}: " + ", ".join(f"{n} x {reason}" for reason, n in reasons.items())
+    yield from (f"  left out of {source}: {counted(reasons)}" for source, reasons in skipped.items())
 
 
 def _stages(stages: Iterable[Mapping[str, Any]]) -> str:
@@ -224,10 +228,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        facts = describe_mix(mix, trials=trials, model=model, on_trial=lambda name: status.update(f"trying {name}"))
-    typer.echo(json.dumps(facts, indent=2) if as_json else as_text(facts), nl=as_json)
+    with progress_bar() as on_progress:
+        facts = describe_mix(mix, trials=trials, model=model, on_progress=on_progress)
+    show(facts, as_text, as_json=as_json)
     if errors(facts):
         raise typer.Exit(2)

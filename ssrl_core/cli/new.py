@@ -12,10 +12,9 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
-import yaml
 
 from .. import __version__
 from ..errors import SSRLError
@@ -25,22 +24,24 @@ from .show import write_picture
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 ANSWERS = ".copier-answers.yml"
-LICENSES = ("Apache-2.0", "MIT", "BSD-3-Clause")
 PREFIX = "ssrl-plugin-"
+License = Literal["Apache-2.0", "MIT", "BSD-3-Clause"]
 
 
-def new_project(name: str, folder: Path, *, author: str = "", license: str = LICENSES[0], repository: str = "") -> Path:
+def new_project(
+    name: str, folder: Path, *, author: str = "", license: License = "Apache-2.0", repository: str = ""
+) -> Path:
     """The folder of a new distribution, ``folder / "ssrl-plugin-<name>"``; it must not exist yet.
 
     Args:
         name: of the task, as ``rotated-view``, ``rotated_view`` or ``ssrl-plugin-rotated-view``.
-        folder: in which the distribution's own folder is made.
-        author: of the copyright; "The authors of ssrl-plugin-<name>" where empty.
-        license: one of LICENSES.
-        repository: its URL; may be empty.
+        folder: the parent of the new folder.
+        author: copyright holder; if empty, "The authors of ssrl-plugin-<name>".
+        license: SPDX identifier.
+        repository: URL of the repository, or empty.
 
     Raises:
-        SSRLError: an argument cannot be, the name is taken, the folder exists, or copier is not installed.
+        SSRLError: an argument is invalid, the name is taken, the folder exists, or copier is not installed.
     """
     short = task_name(name)
     task = short.replace("-", "_")
@@ -48,16 +49,16 @@ def new_project(name: str, folder: Path, *, author: str = "", license: str = LIC
         raise SSRLError(f"the task {task!r} exists: {others[0].distribution} is installed. Choose another name")
     project = folder / (PREFIX + short)
     if project.exists():
-        raise SSRLError(f"{project} exists, and is left as it is. Choose another name, or another folder with -o")
+        raise SSRLError(f"{project} exists and is not changed. Choose another name, or another folder with -o")
     try:
         from copier import run_copy
     except ImportError as err:
         raise SSRLError('ssrl new needs copier, which is not installed: pip install "ssrl-core[new]"') from err
-    if license not in LICENSES:
-        raise SSRLError(f"license {license!r}: choose one of {', '.join(LICENSES)}")
+    if license not in get_args(License):
+        raise SSRLError(f"license {license!r}: choose one of {', '.join(get_args(License))}")
     for text, what in ((author, "author"), (repository, "repository")):
-        if re.search(r'["\\\n{}]', text):  # it goes into TOML, YAML and Jinja
-            raise SSRLError(f"{what} {text!r} has a quote, a backslash, a brace or a line break in it")
+        if re.search(r'["\\\n{}]', text):  # the text is inserted into TOML, YAML and Jinja
+            raise SSRLError(f"{what} {text!r} contains a quote, a backslash, a brace or a line break")
 
     answers = {"name": short, "license": license, "repository": repository.rstrip("/")}
     if author:
@@ -69,11 +70,11 @@ def new_project(name: str, folder: Path, *, author: str = "", license: str = LIC
 
 
 def task_name(name: str) -> str:
-    """The name of a task with hyphens, from any of its forms. Raises SSRLError where it cannot be one."""
+    """The name of a task with hyphens, from any of its forms. Raises SSRLError if no task can have it."""
     short = name.replace("_", "-").removeprefix(PREFIX)
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", short):
-        why = "small letters, digits and single hyphens, a letter first"
-        raise SSRLError(f"{name!r} cannot be the name of a task: it must have {why}, e.g. rotated-view")
+        rule = "small letters, digits and single hyphens, beginning with a letter"
+        raise SSRLError(f"{name!r} cannot be the name of a task. A name consists of {rule}, e.g. rotated-view")
     return short
 
 
@@ -90,17 +91,15 @@ def load_project(folder: Path) -> Task:
 
 
 def _record_template(path: Path) -> None:
-    """Name the repository and the release of ssrl-core as the template's, instead of a path of this machine."""
-    text = path.read_text(encoding="utf-8")
-    comments = [line for line in text.splitlines() if line.startswith("#")]
-    answers = {key: value for key, value in yaml.safe_load(text).items() if not key.startswith("_")}
+    """Name the repository and the release of ssrl-core as the template, instead of a path of this machine."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("_")]
     if url := _repository():
-        answers |= {"_src_path": url, "_commit": f"v{__version__}"}
-    path.write_text("\n".join([*comments, yaml.safe_dump(answers)]), encoding="utf-8")
+        lines += [f"_src_path: {url}", f"_commit: v{__version__}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _repository() -> str | None:
-    """The URL of ssrl-core's repository for git, by the metadata of its distribution; None where it states none."""
+    """The URL of ssrl-core's repository for git, from the metadata of its distribution; None if they have none."""
     for line in metadata.metadata("ssrl-core").get_all("Project-URL") or ():
         label, _, url = line.partition(", ")
         if label.casefold() == "repository":
@@ -109,12 +108,12 @@ def _repository() -> str | None:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Of the task, e.g. rotated-view.")],
-    folder: Annotated[Path, typer.Option("-o", help="Where to make the distribution's folder.")] = Path(),
-    author: Annotated[str, typer.Option(help="Who holds the copyright.")] = "",
-    license: Annotated[str, typer.Option(help="Apache-2.0, MIT or BSD-3-Clause.")] = "Apache-2.0",
-    repository: Annotated[str, typer.Option(help="URL of its repository.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of the task, e.g. rotated-view.")],
+    folder: Annotated[Path, typer.Option("-o", help="Parent of the new folder.")] = Path(),
+    author: Annotated[str, typer.Option(help="Copyright holder.")] = "",
+    license: Annotated[License, typer.Option(help="License of the distribution.")] = "Apache-2.0",
+    repository: Annotated[str, typer.Option(help="URL of the repository.")] = "",
 ) -> None:
-    """Write a new task as a complete distribution, which works as it stands, to be changed into your own."""
+    """Write a new task as a complete distribution that works, to be changed into your own."""
     project = new_project(name, folder, author=author, license=license, repository=repository)
     typer.echo(f"{project}\n  next: cd {project} && pip install -e . (see CONTRIBUTING.md of ssrl-core)")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from ..mix import Example, Mix, SplitName, load_mix, single_task_mix
 from ..pages import data_url, page
+from .terminal import counted, progress_bar
 
 _PAGE = Path(__file__).with_name("preview.html.jinja")
 
@@ -66,15 +66,17 @@ def command(
     heldout: Annotated[bool, typer.Option("--heldout", help="Show the held-out split.")] = False,
 ) -> None:
     """Write samples, with prompts, truths and recipes, into one self-contained HTML page."""
-    from rich.progress import track
+    mix = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)
+    total = min(samples, len(mix))
+    with progress_bar() as on_progress:
 
-    loaded = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)
-    hidden = not sys.stderr.isatty()
-    indices = track(range(min(samples, len(loaded))), description="samples", transient=True, disable=hidden)
-    examples = (loaded[index] for index in indices)
-    title = f"{loaded.path.name}, {loaded.split}"
-    count = write_gallery(examples, output, title=title, rejections=loaded.rejections)
-    typer.echo(f"{count} samples -> {output}")
-    for task, reasons in loaded.rejections.items():
+        def examples() -> Iterator[Example]:
+            for index in range(total):
+                yield mix[index]
+                on_progress(index + 1, total)
+
+        write_gallery(examples(), output, title=f"{mix.path.name}, {mix.split}", rejections=mix.rejections)
+    typer.echo(f"{total} samples -> {output}")
+    for task, reasons in mix.rejections.items():
         if reasons:
-            typer.echo(f"  {task}: rejected " + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common()))
+            typer.echo(f"  {task}: rejected {counted(dict(reasons.most_common()))}")

@@ -1,4 +1,4 @@
-"""``ssrl sft``: the cold start, with verl's SFT trainer."""
+"""``ssrl sft``: cold start with verl's SFT trainer."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
@@ -20,22 +19,22 @@ from ..errors import SSRLError
 from ..mix import Example, single_task_mix
 from ..options import Options
 from ..plugins import Task, load_task
-from .terminal import AsJson
+from .terminal import AsJson, show
 
 PICTURE_SIZE = 224
 """Length in pixels of the longer side of the images in a task's picture."""
 
 
 def describe_task(task: Task) -> dict[str, Any]:
-    """Everything there is to know of a task before it stands in a mix, as plain JSON values.
+    """The facts of a task, in plain JSON types.
 
     Returns:
-        among others ``options``: name -> JSON schema with the default (none where the option must be given),
-        ``wordings``: name -> text, and ``prompt`` and ``truth`` of a sample on the built-in synthetic source with all
-        options at their defaults; they are None where that fails, and ``no_sample`` says why.
+        Among others ``options``, see ``options_of``; ``wordings``: name -> text; ``prompt`` and ``truth`` of a sample
+        on the default source with the default options. If no sample can be made, these two are None and ``no_sample``
+        is the reason.
     """
     info = task.info
-    return {
+    facts = {
         "task": task.name,
         "distribution": task.plugin.distribution,
         "distribution_version": task.plugin.version,
@@ -47,25 +46,29 @@ def describe_task(task: Task) -> dict[str, Any]:
         "options": options_of(task.options_model),
         "wordings": wordings_of(task),
         "known_failures": dict(info.known_failures),
-        **_sample_of(task),
     }
+    try:
+        example = next(single_task_mix(task).some_of_each())
+    except SSRLError as err:
+        return facts | {"prompt": None, "truth": None, "no_sample": str(err)}
+    return facts | {"prompt": example.prompt, "truth": example.sample.truth}
 
 
 def wordings_of(task: Task) -> dict[str, str]:
-    """The wordings that the option ``prompt`` of a task can name (``WORDINGS`` of its module); none without it."""
+    """The wordings that the option ``prompt`` can name: ``WORDINGS`` of the task's module. Empty without the option."""
     if "prompt" not in task.options_model.model_fields:
         return {}
     return dict(getattr(sys.modules[task.plugin.entry_point.module], "WORDINGS", {}))
 
 
 def options_of(model: type[Options]) -> dict[str, dict[str, Any]]:
-    """The options of a task: name -> JSON schema of its type and bounds, ``description`` and ``default``."""
+    """The options of a task: name -> JSON schema with ``description``, and ``default`` unless the option is required."""
     from pydantic.errors import PydanticInvalidForJsonSchema
     from pydantic_core import PydanticUndefined, to_jsonable_python
 
     try:
         schema = model.model_json_schema(by_alias=False)
-    except PydanticInvalidForJsonSchema:  # a type that JSON has no word for
+    except PydanticInvalidForJsonSchema:  # an option has a type that JSON schemas cannot describe
         schema = {}
     comments = {name: text for base in reversed(model.__mro__) for name, text in _docstrings(base).items()}
     options = {}
@@ -83,10 +86,13 @@ def options_of(model: type[Options]) -> dict[str, dict[str, Any]]:
 
 
 def _docstrings(model: type) -> dict[str, str]:
-    """The texts below the fields of a class, by field. Pydantic reads them too, but at every import of the task."""
+    """The docstrings below the fields of a class, by field.
+
+    With ``use_attribute_docstrings`` pydantic reads them too, but at every import of the task.
+    """
     try:
         (definition,) = ast.parse(dedent(inspect.getsource(model))).body
-    except (OSError, TypeError, SyntaxError, ValueError):  # its source is not at hand
+    except (OSError, TypeError, SyntaxError, ValueError):  # the source is not available
         return {}
     texts = {}
     for field, text in pairwise(getattr(definition, "body", ())):
@@ -97,7 +103,7 @@ def _docstrings(model: type) -> dict[str, str]:
 
 
 def _resolved(schema: Any, definitions: Mapping[str, Any], *, depth: int = 8) -> Any:
-    """The schema with its references replaced, and without the titles that repeat names."""
+    """The schema with its references replaced, and without titles, which repeat the names."""
     if isinstance(schema, list):
         return [_resolved(part, definitions, depth=depth) for part in schema]
     if not isinstance(schema, dict) or not depth:
@@ -108,16 +114,8 @@ def _resolved(schema: Any, definitions: Mapping[str, Any], *, depth: int = 8) ->
     return {key: _resolved(part, definitions, depth=depth - 1) for key, part in schema.items() if key != "title"}
 
 
-def _sample_of(task: Task) -> dict[str, Any]:
-    try:
-        example = next(single_task_mix(task).some_of_each())
-    except SSRLError as err:
-        return {"prompt": None, "truth": None, "no_sample": str(err)}
-    return {"prompt": example.prompt, "truth": example.sample.truth}
-
-
 def text_of_task(facts: Mapping[str, Any]) -> str:
-    """What ``describe_task`` found, as text."""
+    """The facts of ``describe_task`` for a terminal."""
     lines = [
         f"{facts['task']}: {facts['summary']}",
         f"  from {facts['distribution']} {facts['distribution_version']}, "
@@ -128,20 +126,20 @@ def text_of_task(facts: Mapping[str, Any]) -> str:
         "options:" + ("" if facts["options"] else " none"),
     ]
     for name, option in facts["options"].items():
-        default = f" = {option['default']!r}" if "default" in option else ", to be given"
+        default = f" = {option['default']!r}" if "default" in option else ", required"
         lines.append(f"  {name}: {type_in_words(option)}{default}")
         lines += [f"      {line}" for line in option.get("description", "").splitlines()]
     if facts["wordings"]:
         lines.append("wordings (option prompt):")
         lines += [f"  {name}: {shorten(text, 90)}" for name, text in facts["wordings"].items()]
     if facts["known_failures"]:
-        lines.append("criteria of conformance that it does not meet by design:")
+        lines.append("conformance criteria that it does not meet by design:")
         lines += [f"  {name}: {reason}" for name, reason in facts["known_failures"].items()]
     if "no_sample" in facts:
-        return "\n".join(
-            [*lines, f"no sample could be made with the default options:\n{indent(facts['no_sample'], '  ')}"]
-        )
-    lines += ["a sample prompt:", indent(facts["prompt"], "  | ", lambda line: True), f"its answer: {facts['truth']}"]
+        lines += ["no sample can be made with the default options:", indent(facts["no_sample"], "  ")]
+    else:
+        prompt = indent(facts["prompt"], "  | ", lambda line: True)
+        lines += ["a sample prompt:", prompt, f"its answer: {facts['truth']}"]
     return "\n".join(lines)
 
 
@@ -161,7 +159,7 @@ _BOUNDS = {
 
 
 def type_in_words(schema: Mapping[str, Any]) -> str:
-    """The type of an option and its bounds as a reader of Python writes them, from its JSON schema."""
+    """The type of an option in Python's notation, with its bounds, from its JSON schema."""
     for key in ("anyOf", "oneOf"):
         if key in schema:
             return " | ".join(map(type_in_words, schema[key]))
@@ -169,23 +167,23 @@ def type_in_words(schema: Mapping[str, Any]) -> str:
         return " | ".join(map(repr, schema["enum"]))
     if "const" in schema:
         return repr(schema["const"])
-    kind = schema.get("type", "any value")
-    name = _NAMES.get(kind, kind)
     if "prefixItems" in schema:
         return f"tuple[{', '.join(map(type_in_words, schema['prefixItems']))}]"
+    kind = schema.get("type", "any value")
+    name = _NAMES.get(kind, kind)
     if kind == "array":
         name = f"list[{type_in_words(schema.get('items') or {})}]"
     elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         name = f"dict[str, {type_in_words(schema['additionalProperties'])}]"
-    bounds = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
-    return " ".join([name, *(["(" + ", ".join(bounds) + ")"] if bounds else [])])
+    bounds = ", ".join(text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema)
+    return f"{name} ({bounds})" if bounds else name
 
 
 def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
-    """Write a picture of some samples of each level on procedural rooms, each with its truth.
+    """Write a picture with so many samples of each level on procedural rooms, each with its truth.
 
     Raises:
-        SSRLError: the extension of the file names no format of pictures, or no sample can be made.
+        SSRLError: the file extension is no image format, or no sample can be made.
     """
     examples = single_task_mix(task, size=PICTURE_SIZE).some_of_each(samples)
     strips = [_strip(example) for example in examples]
@@ -201,7 +199,7 @@ def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
 
 
 def _strip(example: Example) -> Image.Image:
-    """The pictures of a sample side by side at their own sizes, below a caption."""
+    """The images of a sample side by side at their own sizes, below a caption."""
     band, gap = 24, 8
     images = example.sample.images
     width = sum(image.width + gap for image in images) + gap
@@ -224,5 +222,4 @@ def command(
     loaded = load_task(task)
     if picture:
         write_picture(loaded, picture)
-    facts = describe_task(loaded)
-    typer.echo(json.dumps(facts, indent=2) if as_json else text_of_task(facts))
+    show(describe_task(loaded), text_of_task, as_json=as_json)

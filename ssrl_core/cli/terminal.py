@@ -1,20 +1,24 @@
-"""Parts that several commands share: tables, a progress bar, options."""
+"""What several commands share: the option ``--json``, tables, a progress bar."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from ..mix.schedule import SplitName
-
+Facts = TypeVar("Facts")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def show(facts: Facts, as_text: Callable[[Facts], str], *, as_json: bool) -> None:
+    """Print facts as JSON or as text."""
+    typer.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
@@ -28,17 +32,13 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     return "\n".join((indent + line).rstrip() for line in lines)
 
 
-def split_name(name: str) -> SplitName:
-    """The value of ``--split``. Raises BadParameter for anything but the name of a split."""
-    names: tuple[SplitName, ...] = ("train", "validation", "heldout")
-    for known in names:
-        if name == known:
-            return known
-    raise typer.BadParameter(f"{name!r} is not train, validation or heldout", param_hint="--split")
+def counted(reasons: dict[str, int]) -> str:
+    """Reasons with their numbers: ``3 x image too small, 1 x unreadable image``."""
+    return ", ".join(f"{n} x {reason}" for reason, n in reasons.items())
 
 
 @contextmanager
-def progress_bar(*, every: float = 0.05) -> Iterator[Callable[[int, int], None]]:
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A function for ``on_progress``. Draws a bar on a terminal; otherwise writes a line to stderr every 5%."""
     start = time.monotonic()
     if sys.stderr.isatty():
@@ -48,17 +48,13 @@ def progress_bar(*, every: float = 0.05) -> Iterator[Callable[[int, int], None]]
         columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("", total=None, rate="")
-
-            def draw(done: int, total: int) -> None:
-                progress.update(bar, completed=done, total=total, rate=_rate(done, start))
-
-            yield draw
+            yield lambda done, total: progress.update(bar, completed=done, total=total, rate=_rate(done, start))
         return
     last = 0.0
 
     def write(done: int, total: int) -> None:
         nonlocal last
-        if done / total >= last + every or (done == total and last < 1):
+        if done / total >= last + 0.05 or (done == total and last < 1):
             last = done / total
             left = (time.monotonic() - start) * (total - done) / done
             sys.stderr.write(f"{done} of {total} samples, {_rate(done, start)}, {left:.0f} s left\n")

@@ -1,4 +1,4 @@
-"""``ssrl tiny-model``: a tiny untrained model for trying things out on a CPU."""
+"""``ssrl tiny-model``: a tiny untrained model for experiments on a CPU."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 
 from ..errors import SSRLError
+from ..mix import load_mix
+from ..models.tiny import build_tiny_model
 
 
 def command(
     mix: Annotated[Path, typer.Argument(help="A mix file; the tokenizer is trained on its prompts.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write the model.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder for the model; must not exist, or be empty.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
 ) -> None:
-    """Build a tiny, untrained model of the Qwen2.5-VL architecture for trying things out on a CPU."""
-    from ..mix import load_mix
-    from ..models.tiny import build_tiny_model
-
+    """Build a tiny, untrained model of the Qwen2.5-VL architecture for experiments on a CPU."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SSRLError(f"{folder} exists, and is left as it is: name a new folder")
+        raise SSRLError(f"{folder} exists and is not changed: name a new folder")
     parameters = build_tiny_model(load_mix(mix), folder, seed=seed)
     typer.echo(f"{parameters / 1e6:.2f} M parameters -> {folder}")

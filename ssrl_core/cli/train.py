@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
 if TYPE_CHECKING:
     from ..verl.recipe import Stage
@@ -15,7 +16,7 @@ Recipe = Annotated[Path, typer.Argument(help="A recipe: YAML in verl's terms plu
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings of verl in Hydra's grammar, e.g. trainer.total_training_steps=10.")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line a step.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line per step.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print verl's configuration, and stop.")]
 
 
@@ -25,16 +26,14 @@ def command(recipe: Recipe, overrides: Overrides = None, verbose: Verbose = Fals
 
 
 def run_stage(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool) -> None:
-    """Prepare a stage of training and run it, or print what would run. Exits with verl's code if verl fails."""
-    import yaml
-
+    """Check a stage of training and run it, or print what would run. Exits with verl's code if verl fails."""
     from ..verl.launch import prepare, run
     from ..verl.progress import StepLine
 
     launch = prepare(stage, recipe, overrides or ())
     if dry_run:
         typer.echo(yaml.safe_dump(dict(launch.config), sort_keys=False))
-        typer.echo(f"# This configuration goes to {launch.folder}/config.yaml, and then runs:\n# {launch.command()}")
+        typer.echo(f"# {launch.folder}/config.yaml will hold this configuration. Then this runs:\n# {launch.command()}")
         return
     typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
     code, lost = run(launch, on_step=StepLine(launch.steps), echo=verbose)
