@@ -15,7 +15,9 @@ import typer
 
 from ..errors import SSRLError
 
-COMMANDS = tuple("list show new check mix preview export score eval compare tiny-model sft train".split())
+COMMANDS = (
+    "list", "show", "new", "check", "mix", "preview", "export", "score", "eval", "compare", "tiny-model", "sft", "train",
+)  # fmt: skip
 """All commands, in the order of ``ssrl --help``. The module of each has the function ``command``."""
 
 

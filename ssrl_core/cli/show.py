@@ -62,7 +62,7 @@ def wordings_of(task: Task) -> dict[str, str]:
 
 
 def options_of(model: type[Options]) -> dict[str, dict[str, Any]]:
-    """The options of a task: name -> JSON schema with ``description``, and ``default`` unless the option is required."""
+    """The options of a task: name -> JSON schema with ``description``, and with ``default`` unless it is required."""
     from pydantic.errors import PydanticInvalidForJsonSchema
     from pydantic_core import PydanticUndefined, to_jsonable_python
 
