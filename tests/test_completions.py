@@ -3,7 +3,7 @@
 import pytest
 
 from ssrl_core.models.completions import complete
-from ssrl_core.models.tokens import parts, token_ids
+from ssrl_core.models.tokens import message_parts, token_ids
 
 torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
 
@@ -86,5 +86,5 @@ def test_without_log_probabilities_the_tokens_are_the_same(model_and_mix):
 
 
 def test_a_prompt_is_split_at_its_images():
-    assert parts("one <image> two<image><image>\n") == ["one ", None, " two", None, None, "\n"]
-    assert parts("<image>") == [None] and parts("") == [] and parts("words") == ["words"]
+    assert message_parts("one <image> two<image><image>\n") == ["one ", None, " two", None, None, "\n"]
+    assert message_parts("<image>") == [None] and message_parts("") == [] and message_parts("words") == ["words"]
