@@ -35,6 +35,15 @@ tasks: {flipped_patch: , cropped_patch: }
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The model is so small that more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def model_and_mix(tiny_model):
     return tiny_model(MIX)
@@ -47,7 +56,7 @@ def texts(folder, mix, indices, *, batch, seed=0):
     """The texts that a model writes at temperature 1 to the samples at some indices of a mix."""
     model = Transformers(str(folder), batch=batch)
     examples = [(index, mix[index]) for index in indices]
-    sampling = Sampling(temperature=1.0, max_tokens=8, seed=seed)
+    sampling = Sampling(temperature=1.0, max_tokens=6, seed=seed)
     return {index: outcome.text for (index, _), outcome in model.answer(examples, sampling)}
 
 
@@ -278,6 +287,7 @@ def server(model_and_mix):
     config = OmegaConf.create({"max_num_seqs": 5, "response_length": 6, "seed": 42})
     model_config = OmegaConf.create({"_target_": "verl.workers.config.HFModelConfig", "path": str(folder)})
     made = TransformersServer(config, model_config)
+    torch.set_num_threads(1)
 
     def fresh():
         made._batcher = Batcher(made._complete, size=5)
