@@ -1,7 +1,7 @@
-"""ssrl_core: self-supervised spatial RL as an ecosystem of pretext-task plugins.
+"""ssrl_core: self-supervised spatial RL with pretext tasks as plugins.
 
-What a plugin needs is re-exported here; ``ssrl_core.answers`` has scorers and ``ssrl_core.drawing`` has labels,
-grids and markers.
+This module re-exports what a plugin needs. ``answers`` has scorers, ``drawing`` labels, grids and markers, ``prompts``
+wordings, and ``regions`` random places in an image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> type[Options]:
-    # pydantic is most of the import time of this package, and listing plugins needs none of it.
+    # pydantic accounts for most of the import time of this package; ``ssrl list`` does not need it.
     if name == "Options":
         from .options import Options
 

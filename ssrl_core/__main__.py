@@ -1,4 +1,4 @@
-"""``python -m ssrl_core`` is ``ssrl``."""
+"""Runs ``ssrl`` as ``python -m ssrl_core``."""
 
 from .cli import main
 

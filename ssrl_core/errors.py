@@ -1,18 +1,11 @@
-"""What can go wrong, as one tree. The messages say what, where, why, and what to do.
+"""All errors. Messages say what happened, where, why, and what to do.
 
 SSRLError
-├── PluginError            a plugin is missing, doubled, broken, or raised
-│   ├── UnknownPlugin      nothing of that name is installed
-│   ├── DuplicatePlugin    two distributions claim one name
-│   ├── NotAllowed         its distribution is not among those that may be loaded
-│   ├── IncompatiblePlugin it was written for another release of the core
-│   ├── BrokenPlugin       it does not import, or does not fulfil the hook specs
-│   └── PluginFailed       one of its hooks raised, or returned something impossible
-├── MixError               a mix file says something that cannot be
-├── RecipeError            a training recipe, or an override of one, cannot be
-└── SourceError            an image source cannot be opened, or has nothing usable
-
-SourceRejected             not an error: a task declines one image, and the next one is drawn
+├── PluginError
+│   └── UnknownPlugin, DuplicatePlugin, NotAllowed, IncompatiblePlugin, BrokenPlugin, PluginFailed
+├── MixError
+├── RecipeError
+└── SourceError
 """
 
 from __future__ import annotations
@@ -22,15 +15,15 @@ from collections.abc import Iterable
 
 
 class SSRLError(Exception):
-    """Base of every error that a user of ssrl can cause or mend."""
+    """Base of all errors that a user of ssrl can cause or fix."""
 
 
 class PluginError(SSRLError):
-    """A plugin is missing, doubled, broken, or raised."""
+    """A plugin is missing, ambiguous, broken, or failed."""
 
 
 class UnknownPlugin(PluginError):
-    """No installed distribution provides a plugin of that name."""
+    """No installed distribution provides a plugin of this name."""
 
 
 class DuplicatePlugin(PluginError):
@@ -38,39 +31,39 @@ class DuplicatePlugin(PluginError):
 
 
 class NotAllowed(PluginError):
-    """A plugin's distribution is not among those that the environment or the mix allows."""
+    """The environment or the mix does not allow the distribution of a plugin."""
 
 
 class IncompatiblePlugin(PluginError):
-    """A plugin was written for another release of the core or another version of the hooks."""
+    """A plugin needs another version of the core or of the hooks."""
 
 
 class BrokenPlugin(PluginError):
-    """A plugin cannot be imported, or does not fulfil the hook specifications."""
+    """A plugin cannot be imported, or violates the hook specifications."""
 
 
 class PluginFailed(PluginError):
-    """A plugin's hook raised an exception or returned something outside its contract."""
+    """A hook of a plugin raised an error, or returned an invalid value."""
 
 
 class MixError(SSRLError):
-    """A mix file says something that cannot be."""
+    """A mix file is invalid."""
 
 
 class RecipeError(SSRLError):
-    """A training recipe, or an override of one, cannot be."""
+    """A training recipe, or an override of one of its keys, is invalid."""
 
 
 class SourceError(SSRLError):
-    """An image source cannot be opened, or has no image that can be used."""
+    """An image source cannot be opened, or has no usable image."""
 
 
 class SourceRejected(Exception):
-    """One image cannot carry a sample; another one is drawn in its place.
+    """An image cannot carry a sample, which is no error: another image is drawn.
 
     Args:
-        reason: a short constant phrase, e.g. ``"patches too similar"``. Rejections are counted by it,
-            so it must not contain measured values or file names.
+        reason: a short constant phrase, e.g. ``"patches too similar"``, without measured values and file names:
+            rejections are counted by it.
     """
 
     def __init__(self, reason: str) -> None:

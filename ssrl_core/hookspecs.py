@@ -1,21 +1,19 @@
-"""The hooks that a plugin implements. Nothing else is asked of it.
+"""The hooks that plugins implement.
 
-A *task plugin* implements the first four; its entry-point name in the group ``ssrl`` is the task's name.
-A *source plugin* implements the last; its entry-point name in the group ``ssrl.sources`` is the URI scheme.
-A *wrapper* implements some of the first four as ``@hookimpl(wrapper=True)``, for all tasks for which it is named; its
-entry-point name in the group ``ssrl.wrappers`` is what a mix calls it.
+A *task plugin* implements the first four hooks. Its entry-point name in the group ``ssrl`` is the name of the task.
+A *source plugin* implements ``ssrl_open_source``. Its entry-point name in ``ssrl.sources`` is the URI scheme.
+A *wrapper* implements some of the first four as ``@hookimpl(wrapper=True)``, for every task of a mix that names it by
+its entry-point name in ``ssrl.wrappers``.
 
-An implementation may leave out arguments that it does not use (or take them as ``**_``), and must not give an argument
-a default value, with which pluggy may never pass it. A plugin that uses what came with a later version of the hooks
-says so with the constant ``SSRL_API = "1.3"`` in its module, and with its dependency ``ssrl-core>=...``; without the
-constant, 1.0 is meant.
+An implementation may leave out arguments or take them as ``**_``. It must not give an argument a default value, because
+pluggy may then not pass it. A plugin that needs a later version of the hooks than 1.0 states it in its module, e.g.
+``SSRL_API = "1.3"``, and depends on ``ssrl-core>=...``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pluggy
 
@@ -26,19 +24,19 @@ if TYPE_CHECKING:
     from .types import ImageSource, Sample, SourceImage, TaskInfo
 
 API_VERSION = (1, 0)
-"""Of the hooks and all that plugins import: (major, minor). Minor: something came. Major: something went or changed."""
+"""Version (major, minor) of the hooks and of all modules that plugins import. The minor number rises with an addition,
+the major number with a change or removal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deprecation:
-    """An old name that still works: what to ``use`` instead, and the version of the hooks in which it goes."""
+class Deprecation(NamedTuple):
+    """An old name that still works: what to ``use`` instead, and the version of the hooks that removes it."""
 
     use: str
     until: str
 
 
 DEPRECATED: dict[str, Deprecation] = {}
-"""Old hook, as ``"ssrl_old"``, or old argument, as ``"ssrl_hook.old"`` -> what became of it."""
+"""Old hook (``"ssrl_old"``) or old argument (``"ssrl_hook.old"``) -> its deprecation."""
 
 hookspec = pluggy.HookspecMarker("ssrl")
 hookimpl = pluggy.HookimplMarker("ssrl")
@@ -46,58 +44,65 @@ hookimpl = pluggy.HookimplMarker("ssrl")
 
 @hookspec(firstresult=True)
 def ssrl_task_info() -> TaskInfo:
-    """What the task is: version, summary, levels, whether it needs depth, its options. Constant and quick."""
+    """Version, summary, levels, options and needs of the task. Constant and fast."""
 
 
 @hookspec(firstresult=True)
 def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: str, options: Options) -> Sample:
-    """Make one puzzle out of one image.
+    """One sample made from one image.
 
-    A pure function of its arguments: no global random state, clock, environment or file. Every random decision
-    draws from ``rng``. When an image is rejected, the next one comes with a fresh copy of the same ``rng``: draw
-    the truth first, before anything that depends on the image, and rejections cannot bias it. ``source`` has already
-    been brought to the working size and must not be written to; it has depth if the task's info says that it needs
-    depth. ``level`` is one of the info's levels, ``options`` an instance of its options model. The truth must be
-    uniform over the answer space of the level.
+    A pure function of its arguments: no global random state, clock, environment or file; every random decision draws
+    from ``rng``. After a rejection the next image comes with a fresh copy of the same ``rng``. Draw the truth first,
+    before anything that depends on the image, so that rejections cannot bias it. The truth must be uniform over the
+    answer space of the level.
+
+    Args:
+        source: the image at its working size, read-only; with depth if the task's info says that it needs depth.
+        rng: of this sample.
+        level: one of the levels of the task's info.
+        options: an instance of the task's options model.
 
     Raises:
-        SourceRejected: the image cannot carry the task without ambiguity (flat, symmetric, too small, ...).
+        SourceRejected: the image cannot carry an unambiguous sample (flat, symmetric, too small, ...).
     """
 
 
 @hookspec(firstresult=True)
 def ssrl_format_prompt(sample: Sample) -> str:
-    """Word the question: user text with one ``<image>`` for each image of the sample, in order.
+    """The question: user text with one ``<image>`` for each image of the sample, in order.
 
-    The core appends how to present the answer (thinking, then one box), so the text only says what is asked
-    and what form the answer has. It must not depend on the truth.
+    The core appends how to present the answer. The text states the question and the form of the answer. It must not
+    depend on the truth.
     """
 
 
 @hookspec(firstresult=True)
 def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> float:
-    """Score one extracted answer in [0, 1]: 1.0 if and only if it is right.
+    """The score of one extracted answer in [0, 1]; 1.0 if and only if it is right.
 
-    Pure and thread-safe. ``answer`` is whatever a model wrote into the box: any text, never empty.
-    ``truth`` and ``params`` are the sample's, after a round trip through JSON. Forgive case, white space and
-    harmless decoration (see ``ssrl_core.answers``); never reward a list of candidates.
+    Pure and thread-safe. ``answer`` is the content of the model's box: any text, never empty. ``truth`` and ``params``
+    are those of the sample after a round trip through JSON. Accept any case, white space and harmless decoration (see
+    ``ssrl_core.answers``); never reward a list of candidates.
     """
 
 
 @hookspec(firstresult=True)
 def ssrl_open_source(uri: str) -> ImageSource | None:
-    """Open a collection of images, e.g. ``folder:/data/photos``. None if the URI is not this plugin's.
+    """The collection of images at a URI, e.g. ``folder:/data/photos``; None if the plugin does not take the URI.
+
+    The part of the URI between ``SCHEME:`` and ``?`` arrives as an absolute path: the core resolves a relative path
+    against the file that contains the URI. The part is not a path if it is empty, contains ``://`` or ``::``, or begins
+    with ``//``; then it arrives as written.
 
     Raises:
-        SourceError: the URI is this plugin's, but cannot be opened.
+        SourceError: the plugin takes the URI but cannot open it.
     """
 
 
 class TaskPlugin(Protocol):
-    """A task plugin as types: a module or an object that has the four hooks of a task.
+    """The type of a task plugin, a module or an object, for type checkers: ``plugin: TaskPlugin = my_module``.
 
-    For a type checker only, which then knows the hooks of ``plugin: TaskPlugin = my_module``. Arguments may stand in
-    any order; one that is not used has to be taken all the same, by name or with ``**_: object``.
+    Arguments may have any order. Take unused ones by name or with ``**_: object``.
     """
 
     def ssrl_task_info(self) -> TaskInfo: ...
@@ -109,6 +114,6 @@ class TaskPlugin(Protocol):
 
 
 class SourcePlugin(Protocol):
-    """A source plugin as types; see ``TaskPlugin``."""
+    """The type of a source plugin; see ``TaskPlugin``."""
 
     def ssrl_open_source(self, *, uri: str) -> ImageSource | None: ...

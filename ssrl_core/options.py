@@ -1,4 +1,4 @@
-"""The base of a task's options; apart from the other types, since pydantic takes longer to import than all of them."""
+"""The base of a task's options; not in ``types``, because pydantic takes long to import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Options(BaseModel):
     """Base of a task's options model. Unknown keys are errors; instances are frozen.
 
-    A task subclasses it, gives every field a type and a default, and names the subclass in its ``TaskInfo``.
+    A task defines a subclass in which every field has a type and a default, and names it in its ``TaskInfo``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

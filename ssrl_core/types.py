@@ -1,4 +1,4 @@
-"""The data that passes between the core and its plugins. Frozen; arrays are shared and must not be written to."""
+"""The data that core and plugins exchange. Frozen; arrays are shared and must not be written to."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Level:
     """One difficulty of a task.
 
     Attributes:
-        summary: what is asked at this level, in a line.
+        summary: the question of this level in one line.
         chance: probability in [0, 1] that a uniform draw from the answer space is right.
-        answers: the whole answer space, where it is small enough to list; None otherwise.
+        answers: the answer space; None if it is too large to list.
     """
 
     summary: str
@@ -31,16 +31,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What a task is, independent of the name it is installed under.
+    """Facts about a task that do not depend on the name under which it is installed.
 
     Attributes:
         version: changes whenever the same recipe would give another sample, prompt or score.
-        summary: the puzzle in a line.
-        levels: name -> level, easiest first; by custom ``"1"``, ``"2"``, ... and ``"paper"``.
-        needs_depth: whether sources must carry depth.
-        options: the pydantic model of the task's options; None where it has none.
-        known_failures: criteria of the conformance kit that the task does not meet by design, each with the reason:
-            ``"leaks.seams"``, or ``"leaks.seams@2"`` for level 2 only.
+        summary: the task in one line.
+        levels: name -> level, easiest first; by convention ``"1"``, ``"2"``, ... and ``"paper"``.
+        needs_depth: whether source images must have depth.
+        options: the pydantic model of the task's options; None if there are none.
+        known_failures: criterion of the conformance kit that the task does not meet by design -> reason, for all levels
+            (``"leaks.seams"``) or for one (``"leaks.seams@2"``).
     """
 
     version: str
@@ -53,7 +53,7 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
-    """A pinhole camera, in pixels of the image it belongs to; pixel (0, 0) has its centre at (0, 0)."""
+    """A pinhole camera, in pixels of its image; the centre of pixel (0, 0) is at (0, 0)."""
 
     fx: float
     fy: float
@@ -68,8 +68,8 @@ class SourceImage:
     Attributes:
         id: unique and stable within its source.
         rgb: uint8, H x W x 3.
-        depth: float32, H x W, distance along the optical axis in metres, NaN where invalid; None without depth.
-        intrinsics: of ``rgb``; None where unknown.
+        depth: float32, H x W, distance along the optical axis in metres, NaN where invalid; None if there is none.
+        intrinsics: of ``rgb``; None if unknown.
     """
 
     id: str
@@ -81,29 +81,30 @@ class SourceImage:
 class ImageSource(Protocol):
     """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
 
-    One with depth may also have ``load_rgb``: as ``load``, but without depth and what it takes to read it.
+    Two methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth. ``digest()`` returns a
+    text that changes when an image changes; without it, resumed work cannot notice changed pixels.
     """
 
     has_depth: bool
 
     def __len__(self) -> int:
-        """Number of images; a huge constant where they are made on demand."""
+        """Number of images; a huge constant if they are made on demand."""
 
     def image_id(self, position: int) -> str:
-        """The id of the image at 0 <= position < len(self), without loading it."""
+        """The id of the image at 0 <= position < len(self); does not load the image."""
 
     def load(self, image_id: str) -> SourceImage:
-        """Load one image. Raises SourceRejected where it cannot be used."""
+        """One image. Raises SourceRejected if it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One puzzle with a known answer.
+    """One question with a known answer.
 
     Attributes:
-        images: RGB Pillow images in the order in which the prompt shows them.
+        images: RGB Pillow images in the order of the prompt.
         truth: the right answer, in the form that the prompt asks for.
-        params: whatever prompt and verifier need besides; plain JSON values.
+        params: further input of prompt and verifier; plain JSON values.
     """
 
     images: tuple[Image.Image, ...]
@@ -113,18 +114,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that rebuilds one sample bit for bit, in any process, on any node that can open the source.
+    """Everything that rebuilds one sample bit for bit, in any process and on any node that can open the source.
 
     Attributes:
         task: name of the task; ``task_version`` is the version that made the sample.
-        seed: of the mix, or the task's own.
-        split: ``"train"`` or ``"heldout"``.
+        seed: of the task or of its mix.
+        split: ``"train"``, ``"validation"`` or ``"heldout"``.
         index: position in the task's own sequence of samples.
         level: name of a level of the task.
         options: the task's options that differ from their defaults.
         source: URI of the image source; ``image_id`` names the image in it.
-        attempt: number of source images that were rejected before this one.
-        size: length in pixels of the longer side to which the core brings the image.
+        attempt: number of images that were rejected before this one.
+        size: length in pixels of the longer side to which the core resizes the image.
         wrappers: names of the wrappers around the task, innermost first.
     """
 
@@ -142,7 +143,7 @@ class Recipe:
     wrappers: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """The recipe as one line of JSON with sorted keys; without ``wrappers`` where there are none."""
+        """The recipe as one line of JSON with sorted keys; without ``wrappers`` if there are none."""
         facts = asdict(self)
         if not self.wrappers:
             del facts["wrappers"]
@@ -157,13 +158,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a completion is worth.
+    """The reward of a completion.
 
     Attributes:
         score: the reward, in [0, 1].
-        acc: 1.0 iff the answer is right, else 0.0.
-        format: 1.0 iff the completion has the required form, else 0.0.
-        pred: the extracted answer; empty where there is none.
+        acc: 1.0 if the answer is right, else 0.0.
+        format: 1.0 if the completion has the required form, else 0.0.
+        pred: the extracted answer; empty if there is none.
     """
 
     score: float

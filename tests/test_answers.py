@@ -4,14 +4,15 @@ from hypothesis import strategies as st
 
 from ssrl_core.answers import (
     extract_answer,
-    judge,
     match_choice,
     match_sequence,
     match_text,
     parse_sequence,
     permutations,
     share_in_place,
+    verdict,
 )
+from ssrl_core.types import Verdict
 
 
 @pytest.mark.parametrize(
@@ -53,15 +54,15 @@ def test_the_answer_of_a_well_formed_completion_is_extracted(completion, answer)
     ],
 )
 def test_a_completion_without_exactly_one_box_after_its_thinking_earns_nothing(completion):
-    verdict = judge(completion, lambda answer: 1.0)
-    assert (verdict.score, verdict.acc, verdict.format) == (0.0, 0.0, 0.0)
+    assert extract_answer(completion) is None
 
 
 def test_the_score_is_accuracy_and_format_in_the_stated_proportion():
-    right, half, wrong = (judge(r"<think>a</think>\boxed{x}", lambda _, v=value: v) for value in (1.0, 0.5, 0.0))
+    right, half, wrong = (verdict("x", value, format_weight=0.1) for value in (1.0, 0.5, 0.0))
     assert (right.score, right.acc) == (1.0, 1.0)
     assert (half.score, half.acc) == (pytest.approx(0.55), 0.0)
     assert (wrong.score, wrong.acc, wrong.format) == (pytest.approx(0.1), 0.0, 1.0)
+    assert verdict(None, 1.0, format_weight=0.1) == Verdict(score=0.0, acc=0.0, format=0.0, pred="")
 
 
 @pytest.mark.parametrize(
