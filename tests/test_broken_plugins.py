@@ -104,7 +104,7 @@ def test_a_name_claimed_twice_is_explained(install_toy, healthy, write_mix):
 
 def test_a_distribution_that_is_not_allowed_is_explained(install_toy, healthy, write_mix, monkeypatch):
     install_toy(name="broken")
-    monkeypatch.setenv(ALLOWED, "ssrl-plugin-healthy")
+    monkeypatch.setenv(ALLOWED, "ssrl-plugin-healthy,ssrl-source-rooms")
     assert "may not be loaded: SSRL_ALLOWED_DISTRIBUTIONS allows only ssrl-plugin-healthy" in use("broken", write_mix)
     healthy()
 

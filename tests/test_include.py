@@ -90,7 +90,7 @@ def test_the_samples_of_a_task_are_those_of_the_file_that_it_is_included_from(wr
     ("text", "base", "complaints"),
     [
         ("include: none.yaml\ntasks: {flipped_patch: }", "", ["mix.yaml: include", "'none.yaml'", "no file"]),
-        ("include: {a: 1}\ntasks: {flipped_patch: }", "", ["mix.yaml: include", "not the name of a file"]),
+        ("include: {a: 1}\ntasks: {flipped_patch: }", "", ["mix.yaml: include", "neither the name of a file nor a list"]),
         ("include: base.yaml", "include: mix.yaml", ["base.yaml: include", "cannot include itself", "-> "]),
         ("include: mix.yaml", "", ["mix.yaml: include", "cannot include itself"]),
         (

@@ -2,10 +2,10 @@ import sys
 
 import pytest
 
-from ssrl_core.errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed
+from ssrl_core.errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed, UnknownPlugin
 from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_source_hooks, load_task
-from ssrl_core.plugins.installed import ALLOWED, SOURCES, check_allowed, find
+from ssrl_core.plugins.installed import ALLOWED, SOURCES, TASKS, WRAPPERS, check_allowed, find
 
 TRAP = "raise RuntimeError('nobody asked for this plugin')"
 
@@ -38,14 +38,30 @@ def test_a_distribution_that_is_named_or_matched_is_allowed_however_it_is_spelt(
     assert load_task("toy").name == "toy"
 
 
-def test_an_empty_variable_allows_nothing_but_the_core(install_toy, probe, monkeypatch):
+def test_an_empty_variable_allows_nothing_but_the_core(install_toy, probe, pictures, monkeypatch):
     install_toy()
     monkeypatch.setenv(ALLOWED, "")
     with pytest.raises(NotAllowed, match=r"allows only ssrl-core\."):
         load_task("toy")
     with pytest.raises(NotAllowed, match="'blank' of ssrl-plugin-probe"):
         load_source_hooks("blank")
-    assert load_source_hooks("synthetic").ssrl_open_source(uri="synthetic:")
+    assert load_source_hooks("folder").ssrl_open_source(uri=f"folder:{pictures}")
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "command"),
+    [
+        ("synthetic", SOURCES, "to install it: pip install ssrl-source-rooms"),
+        ("matterport", SOURCES, "to install it, if that is its name: pip install ssrl-source-matterport"),
+        ("rotated_crop", TASKS, "to install it, if that is its name: pip install ssrl-plugin-rotated-crop"),
+        ("blur", WRAPPERS, "to install it, if that is its name: pip install ssrl-plugin-blur"),
+    ],
+)
+def test_a_missing_plugin_is_answered_with_the_command_that_installs_it(monkeypatch, name, group, command):
+    monkeypatch.setattr("ssrl_core.plugins.installed.installed", lambda group: {"folder": [], "rgbd": []})
+    with pytest.raises(UnknownPlugin) as error:
+        find(name, group=group)
+    assert str(error.value).splitlines()[1:] == ["  installed: folder, rgbd", f"  {command}"]
 
 
 def test_other_settings_than_the_environment_can_restrict_what_is_loaded(install_toy, probe):

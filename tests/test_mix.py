@@ -112,7 +112,7 @@ def test_a_recipe_rebuilds_its_sample_in_another_process(write_mix, tmp_path):
     code = """
 import hashlib, sys
 from ssrl_core.plugins import load_task
-from ssrl_core.render import render
+from ssrl_core.sample import render
 from ssrl_core.types import Recipe
 for line in reversed(open(sys.argv[1]).read().splitlines()):
     recipe = Recipe.from_json(line)
@@ -335,9 +335,9 @@ def test_the_wrappers_of_a_mix_wrap_its_tasks_and_stand_in_its_recipes(write_mix
 def test_a_mix_that_allows_some_distributions_imports_nothing_of_others(write_mix, install):
     code = "raise SystemExit('was imported')"
     install("ssrl-plugin-stranger", entry_points={"ssrl": {"stranger": "ssrl_plugin_stranger"}}, code=code)
-    path = write_mix("allowed_distributions: [ssrl-plugin-f*]\nsize: 112\ntasks: {flipped_patch: , stranger: }")
+    path = write_mix("allowed_distributions: [ssrl-plugin-f*, ssrl-source-rooms]\nsize: 112\ntasks: {flipped_patch: , stranger: }")
     with pytest.raises(NotAllowed) as error:
         load_mix(path)
     for part in ("mix.yaml: allowed_distributions", "ssrl-plugin-stranger", "ssrl-plugin-f*"):
         assert part in str(error.value)
-    assert load_mix(write_mix("allowed_distributions: [ssrl-plugin-f*]\nsize: 112\ntasks: {flipped_patch: }"))[0]
+    assert load_mix(write_mix("allowed_distributions: [ssrl-plugin-f*, ssrl-source-rooms]\nsize: 112\ntasks: {flipped_patch: }"))[0]

@@ -64,13 +64,14 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
     """The one installed plugin of that name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
     known = installed(group)
     if name not in known:
-        slip = not name or get_close_matches(name, known, cutoff=0.85)  # and no plugin that is missing
-        distribution = "ssrl-plugin-" + name.replace("_", "-")
-        raise UnknownPlugin(
-            f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}\n"
-            f"  installed: {', '.join(known) or 'none'}"
-            + ("" if slip else f"\n  to install it, if that is its name: pip install {distribution}")
-        )
+        what = f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}"
+        lines = [what, f"installed: {', '.join(known) or 'none'}"]
+        if group == SOURCES and name == "synthetic":
+            lines.append("to install it: pip install ssrl-source-rooms")
+        elif name and not get_close_matches(name, known, cutoff=0.85):  # a misspelt name is not worth an installation
+            prefix = "ssrl-source" if group == SOURCES else "ssrl-plugin"
+            lines.append(f"to install it, if that is its name: pip install {prefix}-{name.replace('_', '-')}")
+        raise UnknownPlugin("\n  ".join(lines))
     patterns = allowed_patterns()
     candidates = [plugin for plugin in known[name] if is_allowed(plugin, patterns)]
     if not candidates:
