@@ -1,57 +1,76 @@
+"""The command line: what each command prints, and how a user's mistake is explained."""
+
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
+
+from ssrl_core import cli
+
+MODEL = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
+SMALL = "size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }"
 
 
-def ssrl(*arguments, cwd=None, **environment):
-    import os
+@pytest.fixture
+def ssrl(monkeypatch, capsys):
+    """A function that runs ``ssrl`` in this process. Returns ``code``, ``out`` and ``err``."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("SSRL_DEBUG", "0")
 
-    return subprocess.run(
-        [sys.executable, "-m", "ssrl_core", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "120"} | environment,
-        cwd=cwd,
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ssrl", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return SimpleNamespace(code=end.value.code, **capsys.readouterr()._asdict())
+
+    return run
+
+
+def python(*words, **environment):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def test_list_imports_no_other_command_and_no_heavy_library():
+    code = (
+        "import sys; from ssrl_core.cli import main; sys.argv = ['ssrl', 'list', '--json']\n"
+        "try: main()\n"
+        "except SystemExit: sys.stderr.write(' '.join(sys.modules))"
     )
-
-
-def test_list_names_every_task_with_its_distribution():
-    rows = json.loads(ssrl("list", "--json").stdout)
+    done = python("-c", code)
+    rows = json.loads(done.stdout)
     assert {row["task"]: row["distribution"] for row in rows}.items() >= {
         ("shuffled_patches", "ssrl-plugin-shuffled-patches"),
-        ("flipped_patch", "ssrl-plugin-flipped-patch"),
-        ("cropped_patch", "ssrl-plugin-cropped-patch"),
-        ("depth_ordering", "ssrl-plugin-depth-ordering"),
         ("relative_position", "ssrl-plugin-relative-position"),
     }
-    assert "shuffled_patches" in ssrl("list").stdout
+    modules = set(done.stderr.split())
+    assert {name for name in modules if name.startswith("ssrl_core.cli.")} == {
+        "ssrl_core.cli.list",
+        "ssrl_core.cli.terminal",
+    }
+    assert not modules & {"torch", "transformers", "verl", "ray", "rich", "ssrl_core.mix", "ssrl_core.sample"}
 
 
-def test_show_gives_levels_options_a_prompt_and_its_answer():
-    facts = json.loads(ssrl("show", "shuffled_patches", "--json").stdout)
+def test_show_gives_levels_options_a_prompt_and_its_answer(ssrl):
+    facts = json.loads(ssrl("show", "shuffled_patches", "--json").out)
     assert {"1", "2", "paper"} <= set(facts["levels"])
     assert facts["options"]["partial_credit"]["default"] is False
     assert facts["prompt"].count("<image>") == 1
-    text = ssrl("show", "shuffled_patches").stdout
+    text = ssrl("show", "shuffled_patches").out
     assert facts["truth"] in text and "partial_credit" in text
 
 
-def test_show_of_an_unknown_task_is_an_explanation_not_a_traceback():
-    result = ssrl("show", "shuffled_patch")
-    assert result.returncode == 2
-    assert "Did you mean 'shuffled_patches'?" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_preview_writes_one_page_that_holds_everything(write_mix, tmp_path):
+def test_preview_writes_one_page_that_holds_everything(ssrl, write_mix, tmp_path):
     mix = write_mix("size: 112\ntasks: {flipped_patch: , cropped_patch: }")
     page = tmp_path / "page.html"
-    result = ssrl("preview", mix, "-n", 6, "-o", page)
-    assert result.returncode == 0, result.stderr
+    done = ssrl("preview", mix, "-n", 6, "-o", page)
+    assert done.code == 0 and done.out.startswith("6 samples -> ")
     html = page.read_text()
     assert html.count("<article") == 6
     assert html.count("data:image/jpeg;base64,") == 3 * 1 + 3 * 5
@@ -59,18 +78,19 @@ def test_preview_writes_one_page_that_holds_everything(write_mix, tmp_path):
     assert html.count("image_id") == 6
 
 
-def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
-    result = ssrl("preview", write_mix("tasks: {flipped_patch: {level: 17}}"))
-    assert result.returncode == 2
-    assert "'17' is not a level of" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_mix_prints_text_or_json_and_ends_with_code_2_if_a_task_has_an_error(ssrl, write_mix):
+    mix = write_mix("size: 112\ntasks: {flipped_patch: , no_such_task: }")
+    text, facts = ssrl("mix", mix, "-n", 1), ssrl("mix", mix, "-n", 1, "--json")
+    assert text.code == facts.code == 2
+    assert "flipped_patch@1" in text.out and "ERROR in no_such_task" in text.out
+    assert "no_such_task" in json.loads(facts.out)["tasks"]["no_such_task"]["error"]
 
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "complaints"),
     [
         ("trainer: {}", [], ["the key 'mix' is missing"]),
-        ("mix: mix.yaml\nbase: recipe.yaml", [], ["cannot be its own base"]),
+        ("mix: mix.yaml\ninclude: recipe.yaml", [], ["includes itself"]),
         ("mix: [mix.yaml]", [], ["is not the path of a file"]),
         ("mix: mix.yaml\nmix: other.yaml", [], ["'mix' stands twice"]),
         ("mix: none.yaml", [], ["cannot read the mix"]),
@@ -90,59 +110,109 @@ def test_a_mistake_in_a_mix_ends_with_a_message_and_code_2(write_mix):
         ),
     ],
 )
-def test_a_mistake_in_a_recipe_is_explained(write_mix, tmp_path, recipe, overrides, complaints):
+def test_a_mistake_in_a_recipe_is_explained(ssrl, write_mix, recipe, overrides, complaints):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
-    write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
-    path = write_mix(recipe, "recipe.yaml")
-    result = ssrl("train", path, *overrides, "--dry-run")
-    assert result.returncode == 2, result.stdout
-    assert "Traceback" not in result.stderr
+    write_mix(SMALL)
+    done = ssrl("train", write_mix(recipe, "recipe.yaml"), *overrides, "--dry-run")
+    assert done.code == 2, done.out
     for complaint in complaints:
-        assert complaint in result.stderr
+        assert complaint in done.err
 
 
 MISTAKES = [
+    ("show shuffled_patch", r"Did you mean 'shuffled_patches'\?"),
+    ("preview WRONG", "'17' is not a level of"),
     ("mix MIX --model ./nowhere", r"--model \./nowhere: "),
     ("compare nowhere elsewhere", "nowhere holds no evaluation"),
     ("check flipped_patch --option foo=1", r"option foo: there is no such key\. Known: prompt, partial_credit"),
     ("check flipped_patch --only leak", "Did you mean 'leaks'"),
     ("check flipped_patch --source folder:/nowhere", "there is no folder '/nowhere'"),
-    ("show flipped_patch --picture /nowhere/a.jpg", "/nowhere/a.jpg: No such file or directory"),
     ("show flipped_patch --picture a.xyz", r"a\.xyz: unknown file extension"),
-    ("preview flipped_patch -n 1 -o .", "Is a directory"),
-    ("tiny-model MIX .", r"\. exists, and is left as it is"),
+    ("tiny-model MIX .", r"\. exists and is not changed"),
     ("export MIX -o out --address a:1", "add --ray"),
-    ("export MIX -o . -n 2", r"is not empty \(mix.yaml\), and is no export"),
-    ("eval MIX --model MODEL --engine vlm", "either transformers or vllm"),
-    ("eval MIX --model MODEL -o .", "is not empty .*, and is no evaluation"),
+    ("export MIX -o out --split test", "'test' is not one of 'train', 'validation', 'heldout'"),
+    ("export MIX -o . -n 2", r"is not empty \(mix.yaml.*\) and holds no export"),
+    ("eval MIX --model MODEL --engine vlm", "'vlm' is not one of 'transformers', 'vllm'"),
+    ("eval MIX --model MODEL --name tiny", "which model?"),
+    ("eval MIX --endpoint http://localhost:9/v1 --name tiny --body [", r"--body '\[': not a JSON object"),
+    ("eval MIX --model MODEL -o .", "is not empty .* and holds no evaluation"),
 ]
 
 
 @pytest.mark.parametrize(("words", "complaint"), MISTAKES, ids=[words for words, _ in MISTAKES])
-def test_a_mistake_on_the_command_line_is_explained_and_leaves_nothing(write_mix, tmp_path, words, complaint):
-    model = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
-    mix = write_mix('source: "synthetic:?width=192&height=144"\nsize: 112\ntasks: {flipped_patch: }')
-    names = {"MIX": mix, "MODEL": model}
-    result = ssrl(*(names.get(word, word) for word in words.split()), cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
-    assert re.search(complaint, " ".join(result.stderr.split())) and "Traceback" not in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [mix.name]
+def test_a_mistake_on_the_command_line_is_explained_and_leaves_nothing(
+    ssrl, write_mix, tmp_path, monkeypatch, words, complaint
+):
+    files = {
+        "MIX": write_mix('source: "synthetic:?width=192&height=144"\nsize: 112\ntasks: {flipped_patch: }'),
+        "WRONG": write_mix("tasks: {flipped_patch: {level: 17}}", "wrong.yaml"),
+    }
+    monkeypatch.chdir(tmp_path)
+    done = ssrl(*((files | {"MODEL": MODEL}).get(word, word) for word in words.split()))
+    assert done.code == 2, done.err
+    assert re.search(complaint, " ".join(done.err.split()))
+    assert {path.name for path in tmp_path.iterdir()} == {"mix.yaml", "wrong.yaml"}
 
 
-def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(write_mix, tmp_path):
+# Tracebacks
+
+PICTURE = ("show", "flipped_patch", "--picture", "/nowhere/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (PICTURE, r"ssrl: /nowhere/a.jpg: No such file or directory \(ssrl --debug \.\.\. shows the traceback\)\n"),
+        (("show", "no_such_task"), r"ssrl: no installed plugin provides the task 'no_such_task'"),
+    ],
+)
+def test_an_error_is_a_message_and_with_debug_it_is_raised(ssrl, monkeypatch, words, message):
+    done = ssrl(*words)
+    assert done.code == 2 and re.match(message, done.err) and "Traceback" not in done.err
+    for before, variable in ((["--debug"], "0"), ([], "1")):
+        monkeypatch.setenv("SSRL_DEBUG", variable)
+        monkeypatch.setattr(sys, "argv", ["ssrl", *before, *words])
+        with pytest.raises((OSError, cli.SSRLError)):
+            cli.main()
+
+
+def test_debug_shows_where_a_file_was_opened():
+    done = python("-m", "ssrl_core", "--debug", *PICTURE)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "write_picture" in done.stderr
+
+
+@pytest.mark.parametrize(("module", "raised"), [("torch", False), ("some_other_module", True)])
+def test_a_missing_library_of_the_train_extra_is_a_message_and_any_other_one_a_traceback(
+    ssrl, monkeypatch, module, raised
+):
+    def command():
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr("ssrl_core.cli.score.command", command)
+    if raised:
+        monkeypatch.setattr(sys, "argv", ["ssrl", "score"])
+        with pytest.raises(ModuleNotFoundError):
+            cli.main()
+    else:
+        done = ssrl("score")
+        assert done.code == 2
+        assert done.err == "ssrl: this needs torch, which is not installed: pip install 'ssrl-core[train]'\n"
+
+
+# Training
+
+
+def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(ssrl, write_mix, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
-    import yaml
-
-    mix = write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
-    write_mix("trainer: {total_training_steps: 7}", "base.yaml")
-    base = tmp_path / "base.yaml"
-    base.write_text("mix: mix.yaml\ntrainer: {total_training_steps: 7, save_freq: 3}")
-    recipe = write_mix("base: base.yaml\ntrainer: {save_freq: 5}", "recipe.yaml")
-    result = ssrl("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
-    assert result.returncode == 0, result.stderr
-    assert "-m verl.trainer.main_ppo" in result.stdout
+    mix = write_mix(SMALL)
+    write_mix("mix: mix.yaml\ntrainer: {total_training_steps: 7, save_freq: 3}", "base.yaml")
+    recipe = write_mix("include: base.yaml\ntrainer: {save_freq: 5}", "recipe.yaml")
+    done = ssrl("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
+    assert done.code == 0, done.err
+    assert "-m verl.trainer.main_ppo" in done.out
     assert not (tmp_path / "run").exists()
-    config = yaml.safe_load(result.stdout)
+    config = yaml.safe_load(done.out)
     assert config["data"]["train_files"] == str(mix)
     assert (config["trainer"]["total_training_steps"], config["trainer"]["save_freq"]) == (7, 5)
     assert config["data"]["note"] == "here"

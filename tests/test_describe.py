@@ -1,15 +1,16 @@
-"""What ``ssrl mix`` says, against what the mix then does."""
+"""What ``ssrl mix`` prints, compared with the samples of the mix."""
 
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from ssrl_core.cli.mix import as_text, describe_mix, errors
-from ssrl_core.models.tokens import estimate_tokens, image_tokens
-from ssrl_core.errors import MixError
+from ssrl_core.errors import MixError, SSRLError
 from ssrl_core.mix import load_mix
+from ssrl_core.models.tokens import FAMILIES, estimate_tokens, image_tokens, token_ids, user_message
 
 MIX = """
 source: "synthetic:?width=128&height=96"
@@ -93,7 +94,7 @@ def test_a_source_without_a_heldout_image_is_an_error_of_its_task(write_mix, tmp
     tasks = "tasks: {flipped_patch: {source: 'folder:one photo'}, cropped_patch: }"
     facts = describe_mix(write_mix(f"size: 112\n{tasks}"), trials=1)
     assert list(errors(facts)) == ["flipped_patch"]
-    assert "falls into the" in errors(facts)["flipped_patch"]
+    assert "heldout" in errors(facts)["flipped_patch"]
 
 
 def test_the_text_has_every_task_stage_level_and_file(write_mix):
@@ -111,33 +112,66 @@ def test_the_text_has_every_task_stage_level_and_file(write_mix):
         assert part in page
 
 
-@pytest.mark.parametrize("size", [(28, 28), (20, 70), (112, 84), (448, 336), (449, 701), (1000, 70), (4096, 4000)])
-def test_image_tokens_are_those_of_qwen(size):
-    module = pytest.importorskip(
-        "transformers.models.qwen2_vl.image_processing_qwen2_vl", reason="the 'train' extra is not installed"
-    )
-    width, height = size
-    rows, columns = module.smart_resize(height, width, factor=28, min_pixels=56 * 56, max_pixels=28 * 28 * 16384)
-    assert image_tokens(width, height) == rows * columns // 28**2
+# Image processors as their models on the Hugging Face hub configure them (preprocessor_config.json).
+PROCESSORS = {
+    "Qwen2.5-VL": {"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 12845056}},
+    "Qwen3-VL": {"patch_size": 16, "size": {"shortest_edge": 65536, "longest_edge": 16777216}},
+}
 
 
-def test_tokens_are_counted_with_a_model_and_estimated_without(write_mix, tmp_path):
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_visual_tokens_are_those_of_the_image_processor(family):
+    transformers = pytest.importorskip("transformers", reason="the 'train' extra is not installed")
+    processor = transformers.Qwen2VLImageProcessor(**PROCESSORS[family.name])
+    for width, height in [(20, 70), (112, 84), (256, 256), (448, 336), (449, 701)]:
+        grid = processor(images=[Image.new("RGB", (width, height))], return_tensors="np")["image_grid_thw"]
+        assert image_tokens(width, height, family) == grid.prod() // 4
+    sizes = np.exp(np.random.default_rng(0).uniform(np.log(8), np.log(9000), (500, 2))).astype(int).tolist()
+    sizes = [(width, height) for width, height in sizes if max(width, height) < 200 * min(width, height)]
+    sizes += [(19, 19), (4096, 4000), (8000, 8000)]
+    for width, height in sizes:
+        expected = processor.get_number_of_image_patches(height, width, {}) // 4
+        assert image_tokens(width, height, family) == expected, (width, height)
+
+
+def test_tokens_are_counted_with_a_model_and_estimated_without(tiny_model, write_mix):
     pytest.importorskip("transformers", reason="the 'train' extra is not installed")
-    from transformers import AutoProcessor
-
-    from ssrl_core.models.tiny import build_tiny_model
-    from ssrl_core.models.tokens import token_ids
-
-    path = write_mix("size: 112\nsamples: 9\ntasks: {cropped_patch: }")
-    mix = load_mix(path)
-    build_tiny_model(mix, tmp_path / "model", texts=16)
-    facts = describe_mix(path, trials=3, model=str(tmp_path / "model"))
-    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    text = "size: 112\nsamples: 9\ntasks: {cropped_patch: }"
+    _, processor, mix, folder = tiny_model(text)
+    facts = describe_mix(path := write_mix(text), trials=3, model=str(folder))
     lengths = [len(token_ids(processor, mix[index])) for index in range(3)]
     trial = facts["tasks"]["cropped_patch"]["levels"]["1"]
-    assert facts["tokens"] == "counted"
+    assert facts["tokens"] == "counted with the model"
     assert (trial["most_tokens"], trial["tokens"]) == (max(lengths), round(sum(lengths) / 3))
     guessed = describe_mix(path, trials=3)
-    assert guessed["tokens"] == "estimated"
+    assert guessed["tokens"] == "estimated for Qwen2.5-VL"
     most = max(estimate_tokens(mix[index]) for index in range(3))
     assert guessed["tasks"]["cropped_patch"]["levels"]["1"]["most_tokens"] == most
+
+
+def test_tokens_are_estimated_for_the_family_of_a_model_whose_processor_cannot_be_loaded(write_mix, monkeypatch):
+    transformers = pytest.importorskip("transformers", reason="the 'train' extra is not installed")
+
+    def unreachable(name):
+        raise OSError(f"{name}: no connection")
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", unreachable)
+    path = write_mix("size: 112\nsamples: 9\ntasks: {cropped_patch: }")
+    facts = describe_mix(path, trials=3, model="Qwen/Qwen3-VL-4B-Instruct")
+    assert facts["tokens"] == "estimated for Qwen3-VL: the processor cannot be loaded"
+    most = max(estimate_tokens(load_mix(path)[index], FAMILIES[1]) for index in range(3))
+    assert facts["tasks"]["cropped_patch"]["levels"]["1"]["most_tokens"] == most
+    for unknown in ("someone/model", "./Qwen3-VL"):
+        with pytest.raises(SSRLError, match="no connection"):
+            describe_mix(path, trials=1, model=unknown)
+
+
+def test_a_message_has_the_texts_and_images_of_the_prompt_in_order():
+    message = user_message("a<image><image> b", lambda number: {"type": "image", "number": number})
+    assert message["role"] == "user"
+    assert message["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image", "number": 0},
+        {"type": "image", "number": 1},
+        {"type": "text", "text": " b"},
+    ]

@@ -16,7 +16,8 @@ import typer
 from ..errors import SSRLError
 
 COMMANDS = (
-    "list", "show", "new", "check", "mix", "preview", "export", "score", "eval", "compare", "tiny-model", "sft", "train",
+    "list", "show", "new", "check", "mix", "preview", "export", "score", "eval", "compare", "tiny-model", "sft",
+    "train",
 )  # fmt: skip
 """All commands, in the order of ``ssrl --help``. The module of each has the function ``command``."""
 

@@ -147,7 +147,8 @@ def _counter(model: str) -> tuple[CountTokens, str]:
     try:
         processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as err:
-        family = None if Path(model).exists() else family_of(model)
+        is_path = Path(model).exists() or model.startswith((".", "/", "~"))
+        family = None if is_path else family_of(model)
         if family is None:
             raise SSRLError(f"--model {model}: {str(err).splitlines()[0]}") from err
         return partial(estimate_tokens, family=family), f"estimated for {family.name}: the processor cannot be loaded"
