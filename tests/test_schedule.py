@@ -154,9 +154,9 @@ def test_a_schedule_in_another_process_is_the_same(write_mix):
         ("[{until: 0.5, tasks: {cropped_patch: {level: 9}}}]", ["schedule[0].tasks.cropped_patch.level", "'9'"]),
         ("[{level: 1}]", ["schedule[0]", "either until", "or until_sample"]),
         ("[{until: 0.5, until_sample: 3}]", ["schedule[0]", "either until"]),
-        ("[{until: 0.5}, {until: 0.5}]", ["schedule[1]", "end of the one before, 100"]),
+        ("[{until: 0.5}, {until: 0.5}]", ["schedule[1]", "previous stage, which ends at 100"]),
         ("[{until: 0.5}, {until_sample: 30}]", ["schedule[1]", "ends at sample 30"]),
-        ("[{until_sample: 201}]", ["schedule[0]", "the mix's samples, 200"]),
+        ("[{until_sample: 201}]", ["schedule[0]", "within the 200 samples of the mix"]),
         ("[{until: 0.001}]", ["schedule[0]", "ends at sample 0"]),
         ("[{until: 1.5}]", ["schedule[0].until", "1.5", "less than or equal to 1"]),
         (
@@ -312,14 +312,14 @@ def test_a_run_that_would_shuffle_a_schedule_or_go_through_it_twice_is_refused(w
         check(path)
         check(path, steps=20, trainer={"total_epochs": 30})
     assert not caplog.records
-    with pytest.raises(RecipeError, match=r"data\.shuffle=True would mix up the stages"):
+    with pytest.raises(RecipeError, match=r"data\.shuffle = True: must be false, because .* has a schedule"):
         check(path, shuffle=True)
     with pytest.raises(RecipeError, match=r"21 steps of 10 prompts .* Set its samples to 210"):
         check(path, steps=21, trainer={"total_epochs": 30})
     for stage in ("grpo", "sft"):
         with pytest.raises(RecipeError, match=r"trainer\.total_training_steps=20 at most"):
             check(path, stage=stage, trainer={"total_epochs": 2})
-    with pytest.raises(RecipeError, match="would start over"):
+    with pytest.raises(RecipeError, match="would start again"):
         check(path, steps=11, trainer={"total_epochs": 2}, train_max_samples=100)
     check(write_mix(MIX, "plain.yaml"), shuffle=True, trainer={"total_epochs": 2})
 

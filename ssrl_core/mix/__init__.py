@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ class Mix:
         self._turns = Turns(self.stages)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.path, self.config, self.split, self._where)
+        return partial(Mix, split=self.split, where=self._where), (self.path, self.config)
 
     def __len__(self) -> int:
         return self.stages[-1].end
@@ -150,7 +151,3 @@ def single_task_mix(
     own = TaskConfig(level=dict.fromkeys(loaded.info.levels, 1.0))
     config = MixConfig(tasks={loaded.name: own}, source=resolve_uri(source, base=Path.cwd()), **settings)
     return Mix(Path(loaded.name), config, split=split, tasks={loaded.name: loaded})
-
-
-def _rebuild(path: Path, config: MixConfig, split: SplitName, where: Where) -> Mix:
-    return Mix(path, config, split=split, where=where)

@@ -23,6 +23,11 @@ def _without_image_mark(text: str) -> str:
     return text
 
 
+def _given(task: object) -> object:
+    """The keys of a task; a mix may name a task without keys."""
+    return {} if task is None else task
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +102,7 @@ class MixConfig(_Model):
         format_weight: share of the reward for the format of the completion.
     """
 
-    tasks: dict[str, TaskConfig | None] = Field(min_length=1)
+    tasks: dict[str, Annotated[TaskConfig, BeforeValidator(_given)]] = Field(min_length=1)
     source: str = "synthetic:"
     seed: int = Field(default=0, ge=0)
     samples: int = Field(default=10_000, gt=0, le=2**48)
@@ -111,7 +116,7 @@ class MixConfig(_Model):
 
     def source_of(self, task: str) -> str:
         """URI of the images of a task."""
-        return (self.tasks[task] or TaskConfig()).source or self.source
+        return self.tasks[task].source or self.source
 
     @property
     def sources(self) -> list[str]:

@@ -1,9 +1,8 @@
-"""When each task has its turn, and at which levels: a function of a sample's index alone.
+"""The task and the stage of each sample of a mix: a function of the index of the sample alone.
 
-A schedule leads to the mix as it stands: each stage says how it differs from the mix up to a point of the epoch, and
-after the last stage the mix itself applies. Neither a clock nor the trainer's state comes in, so that a resumed run and
-any worker find the same. The held-out split has no stages: it is that of the mix without its schedule, which makes
-runs with and without one comparable on the very same puzzles.
+Each stage of a schedule changes weights and levels up to a point of the epoch; after the last stage the mix applies as
+written. No clock and no state of the trainer is involved, so that resumed runs and all workers agree. The schedule does
+not apply to the held-out images, so that runs with and without a schedule are evaluated on the same samples.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import MixError, did_you_mean
-from .file import Levels, MixConfig, TaskConfig, Where
+from .file import Levels, MixConfig, Where
 from .include import Keys
 
 SplitName = Literal["train", "validation", "heldout"]
@@ -29,13 +28,13 @@ accuracy does not tune it on the samples of the evaluation."""
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of the samples with constant weights and levels.
+    """Consecutive samples with constant weights and levels.
 
     Attributes:
-        start, end: indices of its first sample and of the first one after it.
+        start, end: index of the first sample, and of the first sample after the stage.
         weights: name of a task -> weight, 0 where it pauses.
         levels: name of a task -> level, or level -> share; None for the task's first level.
-        level_keys: name of a task -> the keys under which the mix file says so.
+        level_keys: name of a task -> the keys of that level in the mix file.
     """
 
     start: int
@@ -46,33 +45,32 @@ class Stage:
 
 
 def stages(config: MixConfig, *, split: SplitName, where: Where) -> list[Stage]:
-    """The stages of a split, without gaps. Raises MixError for stages that cannot be."""
-    tasks = {name: task or TaskConfig() for name, task in config.tasks.items()}
+    """The stages of a split, without gaps. Raises MixError if the schedule is invalid."""
+    tasks = config.tasks
+    schedule, samples = (config.schedule, config.samples) if split == "train" else ([], config.heldout.samples)
     weights = {name: task.weight for name, task in tasks.items()}
     levels = {name: task.level for name, task in tasks.items()}
     keys: dict[str, Keys] = {name: ("tasks", name, "level") for name in tasks}
-    if split != "train":
-        return [_stage(0, config.heldout.samples, weights, levels, keys, where=where("tasks"))]
     found: list[Stage] = []
     start = 0
-    for number, stage in enumerate(config.schedule):
+    for number, stage in enumerate(schedule):
         here = where("schedule", number)
         for name in stage.tasks:
             if name not in tasks:
                 raise MixError(
                     f"{where('schedule', number, 'tasks', name)}: the mix has no such task."
-                    f"{did_you_mean(name, tasks)} Known: {', '.join(tasks)}. A task for this stage only stands in the "
-                    f"mix's tasks with weight 0"
+                    f"{did_you_mean(name, tasks)} Known: {', '.join(tasks)}. Add a task for this stage only to the "
+                    "tasks of the mix, with weight 0"
                 )
-        share = None if stage.until is None else round(stage.until * config.samples)
+        share = None if stage.until is None else round(stage.until * samples)
         ends = [end for end in (share, stage.until_sample) if end is not None]
         if len(ends) != 1:
             raise MixError(f"{here}: give either until (a share, such as 0.3) or until_sample (a number of samples)")
         end = ends[0]
-        if not start < end <= config.samples:
+        if not start < end <= samples:
             raise MixError(
-                f"{here}: a stage that ends at sample {end} does not lie between the end of the one before, {start}, "
-                f"and the mix's samples, {config.samples}"
+                f"{here}: the stage ends at sample {end}. It must end after the previous stage, which ends at {start}, "
+                f"and within the {samples} samples of the mix"
             )
         new_weights, new_levels, new_keys = dict(weights), dict(levels), dict(keys)
         for name in tasks:
@@ -83,35 +81,25 @@ def stages(config: MixConfig, *, split: SplitName, where: Where) -> list[Stage]:
                 new_levels[name], new_keys[name] = change.level, ("schedule", number, "tasks", name, "level")
             elif stage.level is not None:
                 new_levels[name], new_keys[name] = stage.level, ("schedule", number, "level")
-        found.append(_stage(start, end, new_weights, new_levels, new_keys, where=here))
+        found.append(Stage(start, end, new_weights, new_levels, new_keys))
         start = end
-    if start < config.samples:
-        found.append(_stage(start, config.samples, weights, levels, keys, where=where("tasks")))
-    for name in tasks:
-        if not any(stage.weights[name] for stage in found):
+    if start < samples:
+        found.append(Stage(start, samples, weights, levels, keys))
+    for number, part in enumerate(found):
+        if not any(part.weights.values()):
+            here = where("schedule", number) if number < len(schedule) else where("tasks")
+            raise MixError(f"{here}: at least one task must have a weight greater than 0")
+    for name in tasks if split == "train" else ():
+        if not any(part.weights[name] for part in found):
             raise MixError(
-                f"{where('tasks', name, 'weight')}: 0, and no stage of the schedule gives the task a weight. "
-                "Give it one, or take the task out"
+                f"{where('tasks', name, 'weight')}: 0, and no stage of the schedule gives the task another weight. "
+                "Change the weight, or remove the task"
             )
     return found
 
 
-def _stage(
-    start: int,
-    end: int,
-    weights: Mapping[str, float],
-    levels: Mapping[str, Levels | None],
-    keys: Mapping[str, Keys],
-    *,
-    where: str,
-) -> Stage:
-    if not any(weights.values()):
-        raise MixError(f"{where}: at least one task must have a weight greater than 0")
-    return Stage(start, end, weights, levels, keys)
-
-
 class Turn(NamedTuple):
-    """Which task has its turn, its how manieth of the split it is (from 0), and the number of the stage."""
+    """Number of a task, ordinal of the sample within the task (from 0), and number of the stage."""
 
     task: int
     number: int
@@ -119,9 +107,9 @@ class Turn(NamedTuple):
 
 
 class Turns:
-    """The order in which tasks take turns: a smooth weighted round-robin in each stage.
+    """The order of the tasks: a smooth weighted round-robin in each stage.
 
-    Every batch has the stated proportions, and a task goes on counting from stage to stage: it never repeats a sample.
+    Every batch has the stated proportions. A task counts its samples through all stages and never repeats one.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -137,7 +125,7 @@ class Turns:
             self._before.append([sum(pair) for pair in zip(self._before[-1], self.counts[-1], strict=True)])
 
     def __getitem__(self, index: int) -> Turn:
-        """The turn at ``index``, not negative; the last stage has no end here."""
+        """The turn at an index >= 0; an index after the last stage belongs to the last stage."""
         stage = bisect_right(self._starts, index) - 1
         cycle = self._cycles[stage]
         rounds, position = divmod(index - self._starts[stage], len(cycle.order))
@@ -148,7 +136,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class _Cycle:
-    """What repeats: which task has each position, how often it stood before in the cycle, turns of each task."""
+    """A cycle of turns: task and ordinal within the cycle at each position, and the number of turns of each task."""
 
     order: np.ndarray
     nth: np.ndarray
@@ -171,7 +159,7 @@ def _round_robin(weights: tuple[float, ...]) -> _Cycle:
 
 
 def _slots(weights: Sequence[float], *, longest: int = 10_000) -> list[int]:
-    """Whole numbers in the ratio of the weights; exact for whole weights of a sum up to 200,000, else to 1/10,000."""
+    """Integers in the ratio of the weights: exact for integer weights with a sum up to 200,000, else to 1/10,000."""
     if all(weight == int(weight) for weight in weights) and sum(weights) <= 200_000:
         whole = [int(weight) for weight in weights]
     else:

@@ -21,7 +21,7 @@ from ..sample import Example, find_sample, stream
 from ..seeding import generator
 from ..sources import Split, open_source
 from ..types import ImageSource, Recipe
-from .file import Levels, MixConfig, TaskConfig, Where, explain
+from .file import Levels, MixConfig, Where, explain
 from .include import Keys
 from .schedule import SplitName, Stage
 
@@ -127,7 +127,7 @@ def bind_task(
         PluginError: the task is not installed or not allowed, or its plugin is broken.
         SourceError: its source cannot be opened.
     """
-    own = config.tasks[name] or TaskConfig()
+    own = config.tasks[name]
     uri = config.source_of(name)
     _check_allowed(name, uri, config, where=where)
     task = task or load_task(name, wrappers=tuple(config.wrappers))
