@@ -1,15 +1,15 @@
-"""A mix as Parquet: rows that verl's stock dataset reads, in shards that are each a function of the mix and a number.
+"""A mix as Parquet shards that verl's stock dataset reads.
 
-A row is the mix's own sample, bit for bit, and its recipe stands with it. What makes a shard, and on which machine, how
-often it was killed and what it found half done do not matter for its bytes.
+A row holds a sample of the mix, bit for bit, and its recipe. The bytes of a shard depend on the mix and the number of
+the shard only. They do not depend on the process or machine that makes it, nor on interruptions.
 
     run       from a mix file to a folder with a manifest
-    plan      what is exported: settled before the first shard, and the same at every later start
-    shards    one shard, whole or not there
+    plan      everything that the shards depend on
+    shards    one shard: complete or absent
     rows      one row
-    local     shards made in this process, or in others on this machine
+    local     shards made in this process, or in subprocesses
     cluster   shards made on a Ray cluster
-    manifest  what it became
+    manifest  the result
 """
 
 from .manifest import summary

@@ -1,7 +1,7 @@
-"""Shards made on a Ray cluster, whose nodes come, go and die as they like.
+"""Shards made on a Ray cluster, whose nodes may join, leave and die at any time.
 
-Plain tasks rather than Ray Data: what a task makes is a file, whole or not there, and a few numbers. Nothing is left
-for Ray Data to move, batch or reconstruct; a task whose node died runs again elsewhere, and finds what was done.
+Uses plain Ray tasks, not Ray Data: a task writes a file, which is complete or absent, and returns a few numbers, so
+there is no data to move, batch or reconstruct. A task whose node died runs again on another node.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .shards import Job, OnProgress, make_shard
 def make_on_cluster(
     job: Job, *, workers: int | None = None, address: str | None = None, on_progress: OnProgress
 ) -> list[dict[str, Any]]:
-    """The facts of all shards, made wherever Ray has a CPU.
+    """The facts of all shards, made on the nodes of a cluster.
 
     Args:
-        job: its folder is one that every node sees under the same path.
-        workers: shards at a time; as many as the cluster has CPUs where absent, also while it grows or shrinks.
-        address: of the cluster; the one of this machine, or else a new one, where absent.
-        on_progress: told after every shard.
+        job: the export. All nodes must see its folder under the same path.
+        workers: number of shards at a time; None uses all CPUs, also while the cluster grows or shrinks.
+        address: address of the cluster; None uses the cluster of this machine, or starts one.
+        on_progress: called after each shard.
 
     Raises:
-        ExportError: Ray is missing or not to be reached; a node lacks the folder, or has other versions; a shard was
-            lost with its worker or node too often.
-        OSError, SSRLError: whatever one of the nodes met with.
+        ExportError: Ray is not installed or not reachable; a node does not see the folder or has other versions; the
+            workers or nodes that made a shard died too often.
+        OSError, SSRLError: an error on one of the nodes.
     """
     try:
         import ray
@@ -62,7 +62,7 @@ def _make(job: Job, *, workers: int | None, on_progress: OnProgress) -> list[dic
     samples = 0
     try:
         while todo or running:
-            # Twice the CPUs, so that none waits for this process; no more, since a cluster may be shared.
+            # Twice the number of CPUs, so that no CPU waits for this process. More could starve other users.
             most = workers or 2 * max(1, int(cluster.cluster_resources().get("CPU", 0)))
             while todo and len(running) < most:
                 number = todo.popleft()
@@ -75,35 +75,35 @@ def _make(job: Job, *, workers: int | None, on_progress: OnProgress) -> list[dic
                     raise (err.cause if isinstance(err.cause, SSRLError | OSError) else ExportError(str(err))) from None
                 except ray.exceptions.RayError as err:
                     raise ExportError(
-                        f"shard {number} was lost with its worker {PATIENCE + 1} times: {err}\n"
-                        "Was it killed for lack of memory? Try fewer workers. What is finished is kept"
+                        f"{PATIENCE + 1} workers died while they made shard {number}: {err}\n"
+                        "Were they killed for lack of memory? Try fewer workers. Finished shards are kept"
                     ) from err
                 samples += len(job.indices(number))
                 on_progress(samples)
     finally:
-        for reference in running:  # after an error: nothing writes into a folder that is no longer locked
+        for reference in running:  # after an error: no task may write into the folder without its lock
             ray.cancel(reference, force=True)
     return [made[number] for number in range(job.shards)]
 
 
 def make_shard_on_node(job: Job, number: int) -> dict[str, Any]:
-    """The facts of a shard, made in this process of some node; see ``make_shard``."""
+    """The facts of a shard, made in a worker process of a node; see ``make_shard``."""
     return make_shard(job, number, _open(job))
 
 
 @lru_cache(maxsize=1)
 def _open(job: Job) -> Mix:
-    """The mix, on a node that makes the same samples of it as every other one. Raises ExportError."""
+    """The mix. Raises ExportError if this node does not see the folder, or has versions that make other samples."""
     import cv2
 
     node = platform.node()
     if not (job.folder / MIX).exists():
         raise ExportError(
-            f"node {node} does not see {job.folder}: the folder, and the sources, must lie on a filesystem that every "
-            "node of the cluster has under the same path"
+            f"node {node} does not see {job.folder}: all nodes of the cluster must see the folder and the sources "
+            "under the same path"
         )
-    cv2.setNumThreads(1)  # Ray gives a task one CPU
+    cv2.setNumThreads(1)  # a Ray task has one CPU
     mix = load_mix(job.folder / MIX, split=job.split)
     if other := list(differences(folder_of(job.folder).plan()["versions"], versions(mix))):
-        raise ExportError(f"node {node} has other versions than the process that exports:\n  " + "\n  ".join(other))
+        raise ExportError(f"node {node} has other versions than the exporting process:\n  " + "\n  ".join(other))
     return mix

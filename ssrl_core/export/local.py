@@ -1,4 +1,4 @@
-"""Shards made on this machine: in this process, or in several others."""
+"""Shards made on this machine: in this process, or in worker processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .shards import Job, OnProgress, make_shard
 logger = logging.getLogger(__name__)
 
 PATIENCE = 3
-"""Workers that may die over one shard."""
+"""Number of workers that may die while they make the same shard."""
 
 SHARDS_A_WORKER = 8
-"""Then another one takes its place: what a plugin leaks goes with it, for a hundredth of the time."""
+"""Number of shards after which a worker is replaced, which frees the memory that plugins leak. Costs 1% of the time."""
 
 
 def make_here(job: Job, *, on_progress: OnProgress) -> list[dict[str, Any]]:
-    """The facts of all shards, made in this process; what it leaks stays in it."""
+    """The facts of all shards, made in this process. Memory that plugins leak is not freed."""
     mix = load_mix(job.folder / MIX, split=job.split)
 
     def tell(before: int, done: int) -> None:
@@ -41,16 +41,16 @@ def make_here(job: Job, *, on_progress: OnProgress) -> list[dict[str, Any]]:
 
 
 def make_in_workers(job: Job, *, workers: int, on_progress: OnProgress) -> list[dict[str, Any]]:
-    """The facts of all shards, made in other processes.
+    """The facts of all shards, made in worker processes.
 
-    Not a process pool: that ends with its first dead process, and has no way of replacing old ones that is free of
-    deadlocks in every supported Python.
+    ``ProcessPoolExecutor`` breaks when one of its processes dies, and its replacement of old processes
+    (``max_tasks_per_child``) can deadlock in some supported versions of Python.
 
     Raises:
-        ExportError: workers keep dying over a shard.
-        OSError, SSRLError: whatever one of them met with.
+        ExportError: ``PATIENCE`` workers died while they made the same shard.
+        OSError, SSRLError: an error in one of the workers.
     """
-    context = get_context("spawn")  # the plugins' libraries have threads, which a fork would not carry over
+    context = get_context("spawn")  # libraries of plugins have threads, which do not survive a fork
     progress = context.RawArray("q", job.shards)
     todo, made = deque(range(job.shards)), dict[int, dict[str, Any]]()
     deaths: Counter[int] = Counter()
@@ -66,14 +66,14 @@ def make_in_workers(job: Job, *, workers: int, on_progress: OnProgress) -> list[
                 worker = staff[pipe]
                 try:
                     result = pipe.recv()
-                except (EOFError, OSError) as err:  # it is dead
+                except (EOFError, OSError) as err:  # the worker is dead
                     deaths[worker.shard] += 1
                     if deaths[worker.shard] == PATIENCE:
                         raise ExportError(
-                            f"a worker died over shard {worker.shard} for the {PATIENCE}rd time: was it killed for "
-                            f"lack of memory? Try fewer workers than {workers}. What is finished is kept"
+                            f"{PATIENCE} workers died while they made shard {worker.shard}: were they killed for lack "
+                            f"of memory? Try fewer workers than {workers}. Finished shards are kept"
                         ) from err
-                    logger.warning("a worker died; its shard is made anew")
+                    logger.warning("a worker died; another one makes its shard %d", worker.shard)
                     todo.appendleft(worker.shard)
                     staff.pop(pipe).end()
                     continue
@@ -92,7 +92,7 @@ def make_in_workers(job: Job, *, workers: int, on_progress: OnProgress) -> list[
 
 
 class _Worker:
-    """A process that makes the shards that it is given, until it is ended or the process that gives them ends."""
+    """A process that makes the shards that it is given, until it or its parent ends."""
 
     def __init__(self, context: Any, job: Job, progress: Any) -> None:
         self.pipe, theirs = context.Pipe()
@@ -100,7 +100,7 @@ class _Worker:
         self.shards = 0
         self._process = context.Process(target=_serve, args=(job, progress, theirs), daemon=True)
         self._process.start()
-        theirs.close()  # so that ours says when the process is dead
+        theirs.close()  # then our end reports EOF when the process dies
 
     def give(self, shard: int) -> None:
         self.shard = shard
@@ -116,15 +116,15 @@ class _Worker:
 def _serve(job: Job, progress: Any, pipe: Connection) -> None:
     import cv2
 
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+    cv2.setNumThreads(1)  # there is one worker for each CPU
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal too, and ends its workers
     given: SimpleQueue[int] = SimpleQueue()
 
     def listen() -> None:
         try:
             while True:
                 given.put(pipe.recv())
-        except (EOFError, OSError):  # the parent is gone, or wants it so
+        except (EOFError, OSError):  # the parent ended or closed the pipe
             os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -139,7 +139,7 @@ def _serve(job: Job, progress: Any, pipe: Connection) -> None:
 
 
 def _portable(err: Exception) -> Exception:
-    """The error, or one that says the same, where another process may not know its class."""
+    """The error; or an ExportError with its traceback, if the parent may not be able to unpickle it."""
     if isinstance(err, SSRLError | OSError):
         return err
     return ExportError("".join(traceback.format_exception(err)))

@@ -1,4 +1,4 @@
-"""What an export became: ``manifest.json``, written after the last shard; a function of plan and shards alone."""
+"""``manifest.json``: the result of an export, written after the last shard. It depends on plan and shards only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path, plan: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write and return the manifest: the plan, the mix as a file, and what follows.
+    """Write and return the manifest.
 
-    ``rows``; ``counts``, ``task@level`` -> rows; ``rejected``, task -> reason -> images; ``shards``, their names, rows,
-    bytes and checksums. The ``sources`` of the plan also say what they ``skipped``, where they know.
+    It contains the plan, and: ``mix``, the text of the mix file; ``rows``, their number; ``counts``: ``task@level`` ->
+    rows; ``rejected``: task -> reason -> images; ``shards``: their names, rows, bytes and checksums. Each of the
+    ``sources`` of the plan gets ``skipped``: reason -> number of files that the source does not use.
 
     Args:
         folder: of the export.
         plan: see ``plan_of``.
-        shards: their facts, in order; see ``make_shard``.
+        shards: facts of the shards in order, see ``make_shard``.
     """
     rejected: dict[str, Counter[str]] = {}
     for shard in shards:
@@ -47,7 +48,7 @@ def _skipped(uri: str) -> dict[str, int]:
 
 
 def summary(manifest: dict[str, Any], folder: Path) -> str:
-    """The manifest in a few lines for a terminal."""
+    """A summary of the manifest for a terminal."""
     size = sum(shard["bytes"] for shard in manifest["shards"])
     lines = [f"{manifest['rows']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB -> {folder}"]
     for task, reasons in manifest["rejected"].items():

@@ -1,7 +1,7 @@
-"""What an export is made of: the folder's plan, and the mix as a file that the workers read.
+"""The two files that define an export.
 
 plan.json  everything that the content of the shards depends on; see ``ssrl_core.resume``
-mix.yaml   the mix in one file with absolute sources
+mix.yaml   the mix in one file with absolute sources, which the workers read
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..resume import versions as versions_of
 
 MIX = "mix.yaml"
 FORMAT = 3
-"""Version of the files of an export; raised with every change of their content."""
+"""Format version of an export; incremented with every change of the content of its files."""
 
 
 class ExportError(SSRLError):
-    """An export cannot start or go on. Finished shards are kept."""
+    """An export cannot start or resume. Finished shards are kept."""
 
 
 def folder_of(path: Path) -> ResumableFolder:
@@ -39,9 +39,9 @@ def plan_of(mix: Mix, *, samples: int, shard_size: int, images: str) -> dict[str
 
     Args:
         mix: of the split to export.
-        samples: number of samples, counted from the first.
-        shard_size: samples of a shard, at most.
-        images: how images are stored.
+        samples: number of samples, from the first.
+        shard_size: maximum number of samples in a shard.
+        images: how images are stored, in words.
     """
     plan = {"format": FORMAT, **plan_of_mix(mix), "samples": samples, "shard_size": shard_size, "images": images}
     return plan | {"versions": versions(mix)}
@@ -58,7 +58,7 @@ def versions(mix: Mix) -> dict[str, str]:
 
 
 def digest(plan: Mapping[str, Any]) -> str:
-    """A short name that only equal plans share."""
+    """A short hash of the plan."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 

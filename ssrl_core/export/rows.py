@@ -1,4 +1,4 @@
-"""One row: a sample as verl's RLHFDataset reads it, with the recipe that rebuilds it."""
+"""One row: a sample as verl's RLHFDataset reads it, with its recipe."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[st
     """The row of a sample.
 
     Args:
-        mix: that made it.
-        index: in the mix.
-        example: what stands there.
-        images: as the row holds them: ``{"bytes": ...}``, or names of files.
+        mix: the mix of the sample.
+        index: index of the sample in the mix.
+        example: the sample.
+        images: the content of the column ``images``: ``{"bytes": ...}`` or file name for each image.
     """
     recipe = example.recipe
     return {
@@ -40,17 +40,17 @@ def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[st
 
 
 def encode(image: Any, *, jpeg: int | None) -> bytes:
-    """A Pillow image as PNG, pixel for pixel, or as JPEG of that quality.
+    """The bytes of a Pillow image as PNG, which is lossless, or as JPEG of a quality in [1, 100].
 
-    PNG by fpng: an eighth of the time of OpenCV's, for 8% more bytes on a photograph. It has one fixed code, and
-    vector instructions work only where they are exact, so that the bytes are the same on every machine.
+    PNG is written by fpng, which takes an eighth of OpenCV's time for 8% more bytes on a photograph. It uses one fixed
+    Huffman table, and vector instructions only where they are exact, so the bytes are the same on every machine.
     """
     rgb = pixels(image)
     if jpeg is None:
         import fpng
 
         data: bytes = fpng.from_ndarray(rgb)
-        if max(image.size) >= 2**16 or not data:  # which fpng does not report
+        if max(image.size) >= 2**16 or not data:  # fpng does not report this error
             raise ValueError(f"fpng could not encode an image of {image.size} pixels")
         return data
     import cv2
@@ -62,7 +62,7 @@ def encode(image: Any, *, jpeg: int | None) -> bytes:
 
 
 def schema(*, files: bool) -> Any:
-    """The Arrow schema of rows whose images are names of ``files``, or bytes."""
+    """The Arrow schema of rows. Images are file names if ``files``, else bytes."""
     import pyarrow as pa
 
     text = pa.string()
@@ -79,7 +79,7 @@ def schema(*, files: bool) -> Any:
 
 
 def leaves(fields: Any) -> list[str]:
-    """The names of the Parquet columns that the fields become, e.g. ``prompt.list.element.role``."""
+    """The names of the Parquet columns of Arrow fields, e.g. ``prompt.list.element.role``."""
     import pyarrow as pa
 
     def below(path: str, kind: Any) -> Iterator[str]:

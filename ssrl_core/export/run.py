@@ -34,28 +34,27 @@ def export(
     files: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Export the first samples of a mix, or finish an export that was interrupted; its manifest.
+    """The manifest of an export of the first samples of a mix, after making or finishing the export.
+
+    Neither the manifest nor the content of the shards depends on ``workers``, ``ray`` and ``address``.
 
     Args:
-        mix_path: the mix file.
-        folder: for the shards; a new one, or that of the same export. On a cluster, one that every node sees under
-            this path, as it must see the sources.
-        samples: how many; the whole split where absent.
-        split: ``"train"`` or ``"heldout"``.
-        workers: processes at a time. Where absent, this process alone, or every CPU of the cluster.
+        mix_path: path of the mix file. An export may be resumed with a mix file at another path.
+        folder: folder for the shards: new, or of the same export. On a cluster all nodes must see it under this path,
+            and the sources too.
+        samples: number of samples; None exports the whole split.
+        split: split of the mix.
+        workers: number of processes. None uses this process alone, or all CPUs of the cluster.
         ray: make the shards on a Ray cluster: the one at ``address``, else the one of this machine, else a new one.
-        address: of a Ray cluster.
-        shard_size: samples of a shard.
-        jpeg: quality of JPEG images in [1, 100]; PNG, which keeps every pixel, where absent.
-        files: keep images as files below ``folder/images``, which must then stay where it is.
-        on_progress: told how many samples are done, and of how many.
-
-    Returns:
-        The manifest. Neither it nor the content of the shards depends on ``workers``, ``ray`` and ``address``.
+        address: address of a Ray cluster.
+        shard_size: number of samples in a shard.
+        jpeg: quality of JPEG images in [1, 100]; None stores PNG, which is lossless.
+        files: keep images as files below ``folder/images``; the folder must then not be moved.
+        on_progress: called with the number of samples that are done, and of all samples.
 
     Raises:
-        ExportError: the folder holds something else, is in use or cannot be written; workers keep dying; a node of
-            the cluster cannot take part.
+        ExportError: the folder contains something else, is in use or cannot be written; a worker died repeatedly; a
+            node of the cluster cannot take part.
         MixError, PluginError, SourceError: as for ``load_mix``, and for a sample that cannot be made.
     """
     mix = load_mix(mix_path, split=split)
@@ -88,7 +87,7 @@ def export(
             return write_manifest(folder, plan, shards)
     except OSError as err:
         raise ExportError(
-            f"cannot write into {folder}: {err.strerror or err}. What is finished is kept, and the same command goes on"
+            f"cannot write into {folder}: {err.strerror or err}. Finished shards are kept; the same command resumes"
         ) from err
 
 

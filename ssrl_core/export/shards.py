@@ -1,4 +1,4 @@
-"""One shard: a function of the mix and its number, and a file that is whole or not there."""
+"""One shard: a file that is complete or absent, and depends on the mix and its number only."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from ..mix.schedule import SplitName
 from .rows import encode, leaves, row, schema
 
 _ROW_GROUP = 100  # rows held in memory at a time
-_MOST_INFLATED = 100  # times the size of a shard that its pages may claim to hold
+_MAX_INFLATION = 100  # limit of the decompressed size of a shard, relative to its file size
 
 OnProgress = Callable[[int], None]
-"""Told the number of samples done so far."""
+"""Called with the number of samples done so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every worker knows of an export.
+    """The settings of an export, for the workers.
 
     Attributes:
-        folder: of the shards; absolute.
-        split: ``"train"`` or ``"heldout"``.
-        samples: number of samples, of which a shard has ``shard_size``.
+        folder: folder of the shards; absolute.
+        split: split of the mix.
+        samples: number of samples in all.
+        shard_size: number of samples in a shard; the last shard may have fewer.
         jpeg: quality of JPEG images; None for PNG.
-        files: whether images are files next to the shards.
+        files: True if images are files next to the shards.
         plan: digest of the plan.
     """
 
@@ -49,27 +50,27 @@ class Job:
 
     @property
     def shards(self) -> int:
-        """Their number."""
+        """Number of shards."""
         return -(-self.samples // self.shard_size)
 
     def indices(self, number: int) -> range:
-        """The samples of a shard."""
+        """The indices of the samples of a shard."""
         return range(number * self.shard_size, min((number + 1) * self.shard_size, self.samples))
 
     def path(self, number: int) -> Path:
-        """The file of a shard."""
+        """The path of a shard."""
         return self.folder / f"{self.split}-{number:05}-of-{self.shards:05}.parquet"
 
     def images(self, number: int) -> Path:
-        """The folder for the images of a shard, where they are files."""
+        """The folder for the image files of a shard."""
         return self.folder / "images" / f"{number:05}"
 
 
 def make_shard(job: Job, number: int, mix: Mix, *, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
-    """Write a shard unless it is there, whole and of the same plan; its facts.
+    """The facts of a shard, after writing it unless it is complete and of the same plan.
 
     The facts are ``file``, ``bytes``, ``sha256``, ``rows``, ``counts`` (``task@level`` -> rows) and ``rejected`` (task
-    -> reason -> images). All but the first three stand in the footer of the file as well.
+    -> reason -> images). The footer of the file contains all but the first three.
     """
     path = job.path(number)
     facts = _finished(job, number)
@@ -80,9 +81,10 @@ def make_shard(job: Job, number: int, mix: Mix, *, on_progress: OnProgress = lam
 
 
 def _finished(job: Job, number: int) -> dict[str, Any] | None:
-    """The facts of a shard that is there; None where it is not, or is damaged. Reads it all: pages have checksums.
+    """The facts of a finished shard; None if it is missing, damaged, or of another plan.
 
-    Whatever lies there under its name is not trusted: nothing in it is run, nor read into memory without bound.
+    Reads the whole file, since pages have checksums. The file is not trusted: no code in it is executed, and the
+    memory that it can occupy is bounded.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -97,7 +99,7 @@ def _finished(job: Job, number: int) -> dict[str, Any] | None:
             expected = job.plan, number, len(job.indices(number))
             if (facts["plan"], facts["shard"], facts["rows"]) != expected or footer.num_rows != expected[2]:
                 return None
-            if size > _MOST_INFLATED * path.stat().st_size or not file.schema_arrow.equals(schema(files=job.files)):
+            if size > _MAX_INFLATION * path.stat().st_size or not file.schema_arrow.equals(schema(files=job.files)):
                 return None
             for batch in file.iter_batches(_ROW_GROUP):
                 if job.files:
@@ -109,7 +111,7 @@ def _finished(job: Job, number: int) -> dict[str, Any] | None:
 
 
 def _own_image(job: Job, number: int, name: str) -> Path:
-    """The path of an image that a shard names. Raises ValueError for anything but a file in the shard's own folder."""
+    """The path of an image that a shard names. Raises ValueError unless it is a file in the shard's image folder."""
     path = Path(name)
     if path.parent != job.images(number) or not stat.S_ISREG(path.lstat().st_mode):
         raise ValueError(name)
@@ -121,7 +123,7 @@ def _write(job: Job, number: int, mix: Mix, *, on_progress: OnProgress) -> dict[
     import pyarrow.parquet as pq
 
     fields = schema(files=job.files)
-    # Images are compressed already, and no two are alike.
+    # Columns of images get no compression and no dictionary: images are compressed already, and all differ.
     columns = [name for name in leaves(fields) if not name.startswith("images.")]
     before = {task: Counter(reasons) for task, reasons in mix.rejections.items()}
     counts: Counter[str] = Counter()
@@ -172,7 +174,7 @@ def _write(job: Job, number: int, mix: Mix, *, on_progress: OnProgress) -> dict[
 
 @contextmanager
 def _image_folder(job: Job, number: int) -> Iterator[Path | None]:
-    """A temporary folder for the images of a shard; None where they are embedded."""
+    """A temporary folder for the images of a shard; None if images are embedded."""
     if not job.files:
         yield None
         return
@@ -185,9 +187,9 @@ def _image_folder(job: Job, number: int) -> Iterator[Path | None]:
 
 
 def _name_images(job: Job, number: int, folder: Path) -> None:
-    """Bring the images of a shard onto the disk and give them their place, just before the shard gets its name."""
+    """Flush the images of a shard to disk and move them to their folder, just before the shard is renamed."""
     final = job.images(number)
-    if final.exists():  # of an earlier start that was killed between the two
+    if final.exists():  # left by a process that was killed between the two steps
         shutil.rmtree(final)
     for path in folder.iterdir():
         sync(path)
