@@ -1,10 +1,11 @@
-"""A folder in which long work goes on after a stop: an export, an evaluation, a training run.
+"""A folder in which long work can be resumed: an export, an evaluation, a training run.
 
 ``plan.json`` holds everything that the results depend on: options, the meaning of the mix, versions, and the images
 behind its sources. It is written before the first result. A later start with another plan is refused with the
 differences. A change that has no effect on the results, such as a comment in the mix file, is no difference.
 
-``.lock`` belongs to the process that works in the folder. The system releases it however that process ends.
+``.lock`` is held by the process that works in the folder, which ``.holder`` names. The system releases the lock
+however that process ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,7 @@ from .sources import open_source
 
 PLAN, LOCK, HOLDER = "plan.json", ".lock", ".holder"
 MAX_LISTED = 1_000_000
-"""Sources with more images are identified by their number of images alone."""
-
-_ORDERED = ("tasks", "level")  # mappings of a mix whose order decides about samples
+"""A source that has more images and no digest of its own is identified by its number of images alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +63,21 @@ class ResumableFolder:
         """Hold the lock of the folder. Raises an error that names the process which holds it."""
         from filelock import FileLock, Timeout
 
-        holder = self.path / HOLDER
+        lock, holder = FileLock(self.path / LOCK), self.path / HOLDER  # filelock empties the lock file itself
         try:
-            with FileLock(self.path / LOCK, blocking=False):
-                holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-                yield
-                holder.unlink(missing_ok=True)
+            lock.acquire(blocking=False)
         except Timeout:
             by = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise self.error(
                 f"{by} is working on the {self.what} in {self.path}: wait for it, or use another folder"
             ) from None
+        try:
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink()
+            lock.release()
 
     def plan(self) -> dict[str, Any]:
         """The plan of the folder. Raises an error if it is missing or damaged."""
@@ -85,7 +88,7 @@ class ResumableFolder:
         return plan
 
     def settle(self, plan: Mapping[str, Any], *, started: bool) -> None:
-        """Write the plan; or, if results exist, raise an error unless the plan is the one that they were made by.
+        """Write the plan; or, if results exist, raise an error unless they were made by this plan.
 
         Args:
             plan: in plain JSON types.
@@ -96,8 +99,8 @@ class ResumableFolder:
             write_json(self.path / PLAN, plan)
         elif not (self.path / PLAN).exists():
             raise self.error(
-                f"{self.path} has results of a {self.what}, but no {PLAN} that says how they were made: use another "
-                "folder"
+                f"{self.path} has results of an earlier {self.what}, but no {PLAN} that says how they were made: use "
+                "another folder"
             )
         elif changed := list(differences(self.plan(), plan)):
             raise self.error(
@@ -115,7 +118,7 @@ def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[s
         exclude: keys of the mix without effect on the results, as pydantic's ``model_dump`` takes them.
     """
     return {
-        "mix": mix.config.model_dump(mode="json", exclude=dict(exclude or {})),
+        "mix": mix.config.model_dump(mode="json", exclude={**(exclude or {}), "allowed_distributions": True}),
         "split": mix.split,
         "tasks": {name: task.info.version for name, task in mix.tasks.items()},
         "versions": versions(mix),
@@ -124,7 +127,7 @@ def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[s
 
 
 def versions(mix: Mix) -> dict[str, str]:
-    """Versions of all distributions that determine the pixels of samples: core, libraries, plugins."""
+    """Distribution -> version, of all that determine the pixels of samples: core, libraries, plugins."""
     import cv2
     import numpy as np
     import PIL
@@ -142,29 +145,29 @@ def versions(mix: Mix) -> dict[str, str]:
 
 
 def _images(uri: str) -> dict[str, Any]:
-    """The number of images of a source, and a digest of them.
-
-    A source may have a method ``digest``, which returns a text that changes when an image does. For other sources the
-    digest covers the ids of the images only.
-    """
+    """The number of images of a source, and a digest: its own, see ``ImageSource``, or one of the ids of the images."""
     source = open_source(uri)
-    count = len(source)
-    if count > MAX_LISTED:
-        return {"images": count, "digest": None}
+    count, digest = len(source), None
     if hasattr(source, "digest"):
-        return {"images": count, "digest": source.digest()}
-    digest = hashlib.sha256()
-    for position in range(count):
-        digest.update(source.image_id(position).encode() + b"\0")
-    return {"images": count, "digest": digest.hexdigest()}
+        digest = source.digest()
+    elif count <= MAX_LISTED:
+        ids = hashlib.sha256()
+        for position in range(count):
+            ids.update(source.image_id(position).encode() + b"\0")
+        digest = ids.hexdigest()
+    return {"images": count, "digest": digest}
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """``key.of.value: old -> new`` for each value that differs between two plans; values are cut at 200 characters."""
+    """``key.of.value: old -> new`` for each value that differs between two plans; values are cut at 200 characters.
+
+    The order of keys counts where samples depend on it: for the tasks of a mix, and for the shares of levels.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-        if before.keys() == now.keys() and list(before) != list(now) and path.rpartition(".")[2] in _ORDERED:
+        ordered = path == "mix.tasks" or path.endswith(".level")
+        if ordered and before.keys() == now.keys() and list(before) != list(now):
             yield f"{path}: order {', '.join(before)} -> {', '.join(now)}"
     elif before != now:
         yield f"{path}: {before!r:.200} -> {now!r:.200}"
