@@ -1,4 +1,4 @@
-"""Open image sources, split them into training and held-out images, and bring images to the working size."""
+"""Open image sources, split them into training and held-out images, and resize images to the working size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ SMALLEST_SIDE = 64
 
 _LARGEST_CROP = 0.08  # of a side; see to_working_size
 _ENUMERABLE = 1_000_000
-_PATHS = ("dataset", "folder", "manifest", "rgbd", "webdataset")  # schemes that a path always follows
 
 
 @lru_cache(maxsize=64)
 def open_source(uri: str) -> ImageSource:
-    """The image source of a URI, e.g. ``folder:/data/photos``; its images may not have been counted yet.
+    """The image source of a URI, e.g. ``folder:/data/photos``. Its images may be counted later.
 
     Raises:
         SourceError: the source cannot be opened.
-        PluginError: there is no plugin for it, or a broken one.
+        PluginError: the plugin of the scheme is not installed or broken.
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or not scheme:
@@ -39,56 +38,66 @@ def open_source(uri: str) -> ImageSource:
         )
     source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
     if source is None:
-        raise SourceError(f"image source {uri!r}: the plugin for {scheme!r} does not take this URI")
+        raise SourceError(f"image source {uri!r}: the plugin of {scheme!r} does not accept this URI")
     return source
 
 
 def resolve_uri(uri: str, *, base: Path) -> str:
-    """The URI with a relative path made absolute against ``base``.
+    """The URI with its path made absolute.
 
-    The built-in sources of files always name a path, on this machine or (``s3://...``) elsewhere; what follows another
-    scheme is taken for one only if it exists.
+    The text between ``SCHEME:`` and ``?`` is a path, whatever the scheme, unless it is empty, contains ``://`` or
+    ``::`` (``s3://bucket/x``), or begins with ``//`` but not ``///`` (``mydb://host/x``).
+
+    Args:
+        uri: of an image source; its plugin is not imported.
+        base: folder of the file that contains the URI.
     """
     scheme, _, rest = uri.partition(":")
     path, question, query = rest.partition("?")
-    if not path or is_remote(path):
+    if not path or is_remote(path) or (path.startswith("//") and not path.startswith("///")):
         return uri
-    absolute = (base / Path(path).expanduser()).resolve()
-    if scheme not in _PATHS and not absolute.exists():
-        return uri
-    return f"{scheme}:{absolute}{question}{query}"
+    return f"{scheme}:{(base / Path(path).expanduser()).resolve()}{question}{query}"
 
 
 class Split:
-    """The part of a source that one split may use.
+    """The images that one split may use: those for training, or those held out.
 
-    An image is held out if the hash of its id falls below ``fraction``: the parts never share an image, whatever the
-    seed, and an image stays in its part when others are added. Where that leaves a part empty (few images), the image
-    with the lowest or highest hash goes there.
+    An image is held out if the hash of its id is below ``fraction``. The two sets have no image in common, whatever
+    the seed, and an image stays in its set when others are added. If a set would be empty because the source has few
+    images, the image with the lowest hash is held out, or the one with the highest hash is for training.
+
+    Args:
+        source: of the images.
+        part: ``"train"`` for the images for training; any other name (``"validation"``, ``"heldout"``) for those held
+            out. All other splits use the same images.
+        fraction: share of the images that is held out, in [0, 1].
+
+    Raises:
+        SourceError: the source or the set has no images.
     """
 
     def __init__(self, source: ImageSource, part: str, *, fraction: float) -> None:
         self._source, self._heldout, self._limit = source, part != "train", fraction * 2**64
         self._positions: np.ndarray | None = None
         if not len(source):
-            raise SourceError("an image source without images")
+            raise SourceError("the image source has no images")
         if len(source) <= _ENUMERABLE:
             self._positions = _parts(source, fraction)[self._heldout]
             if not len(self._positions):
                 raise SourceError(
-                    f"no image of {len(source)} falls into the {part} split; change the mix's heldout.fraction "
-                    f"({fraction}), or give more images"
+                    f"none of the {len(source)} images is in the {part} split; change heldout.fraction ({fraction}) "
+                    "in the mix, or add images"
                 )
         elif fraction <= 0 if self._heldout else fraction >= 1:
-            raise SourceError(f"no image falls into the {part} split; change the mix's heldout.fraction ({fraction})")
+            raise SourceError(f"no image is in the {part} split; change heldout.fraction ({fraction}) in the mix")
 
     @property
     def count(self) -> int | None:
-        """Number of images; None where the source has more than a million: these are not looked at one by one."""
+        """Number of images; None if the source has more than a million images, which are not enumerated."""
         return None if self._positions is None else len(self._positions)
 
     def draw(self, rng: np.random.Generator) -> str:
-        """The id of an image drawn uniformly from this part."""
+        """The id of an image drawn uniformly from the set."""
         if self._positions is not None:
             return self._source.image_id(int(self._positions[rng.integers(len(self._positions))]))
         while True:
@@ -101,7 +110,7 @@ _known: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
 
 
 def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images for training and of those held out; hashed once for all tasks and splits of a mix."""
+    """Positions of the images for training and of those held out, cached for all tasks and splits of a mix."""
     for known, share, parts in _known:
         if known is source and share == fraction:
             return parts
@@ -119,7 +128,11 @@ def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray
 
 
 def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImage:
-    """One image, without depth and what it takes to read it where no ``depth`` is needed. Raises SourceRejected."""
+    """One image, with depth only if ``depth`` is true; otherwise depth is not read if the source can avoid it.
+
+    Raises:
+        SourceRejected: the image cannot be used.
+    """
     if depth:
         return source.load(image_id)
     image: SourceImage = getattr(source, "load_rgb", source.load)(image_id)
@@ -129,10 +142,17 @@ def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImag
 def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:
     """The image with its longer side at ``size`` pixels, after a small random crop.
 
-    This bounds the number of visual tokens. The crop (up to 8% of each side) makes the scale non-integer and gives
-    every sample its own phase, so that the 8 x 8 grid of a JPEG source is not where it was; it is gone altogether where
-    the image is shrunk to half or less. Colour is averaged over areas when shrinking; depth takes the nearest value, so
-    that no depth is made up across an edge.
+    The size bounds the number of visual tokens. The crop removes up to 8% of each side. It makes the scale non-integer
+    and shifts the 8 x 8 grid of JPEG blocks at random, so that the grid does not reveal positions. Colour is averaged
+    over areas when shrinking. Depth takes the nearest value, so that no depth is interpolated across an edge.
+
+    Args:
+        image: uint8 colour, with or without depth and intrinsics; these are resized alike.
+        size: of the longer side, in pixels.
+        rng: for the crop.
+
+    Raises:
+        SourceRejected: the shorter side is below SMALLEST_SIDE, or the longer one is over 20 times the shorter one.
     """
     height, width = image.rgb.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
@@ -147,7 +167,7 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     rgb = cv2.resize(image.rgb[window], target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     depth = intrinsics = None
     if image.depth is not None:
-        # Exact: plain INTER_NEAREST takes the upper left of the pixels that colour is averaged over.
+        # INTER_NEAREST would take the upper left of the pixels that colour is averaged over, not their centre.
         depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST_EXACT)
     if image.intrinsics is not None:
         sx, sy = target[0] / crop_w, target[1] / crop_h

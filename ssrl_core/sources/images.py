@@ -1,7 +1,7 @@
-"""Decode image files of any origin into arrays, or reject them: nothing here crashes on what a file contains.
+"""Decode image files of any origin into arrays, or reject them. No content of a file raises another exception.
 
-Pillow decodes rather than OpenCV: it reads the size from the header before it decodes, names the mode of the pixels
-(OpenCV guesses), and says so when a file is cut short (OpenCV fills the rest with grey). Both decode JPEG alike fast.
+Pillow decodes, not OpenCV: it reads the size from the header before it decodes, reports the mode of the pixels, and
+detects truncated files (OpenCV fills the missing part with grey). Both decode JPEG at the same speed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from PIL import (
 from ..errors import SourceRejected
 
 MOST_PIXELS = 100_000_000
-"""Images with more pixels are rejected by their header, before memory is taken for them."""
+"""Images with more pixels are rejected by their header, before memory is allocated."""
 
-# Formats by content, whatever the file is called. No EPS, PDF or SVG: these run programs or fetch things.
-# Named through their modules, because Pillow knows a format only once its module is imported. JPEG includes MPO.
+# Formats are detected by content, not by file name. EPS, PDF and SVG are excluded: they run programs or load files.
+# The modules are imported because Pillow registers a format when its module is imported. JPEG includes MPO.
 _FORMATS = (
     JpegImagePlugin.JpegImageFile.format,
     PngImagePlugin.PngImageFile.format,
@@ -45,14 +45,14 @@ _LONGEST_USEFUL = 2048
 
 
 def read_rgb(content: bytes, *, upright: bool = True, shrink: bool = True) -> np.ndarray:
-    """The image that a file holds as uint8, H x W x 3.
+    """The image in a file as uint8, H x W x 3.
 
-    Transparent pixels lie on white. Values of more than 8 bits are scaled by the range of their bit depth.
+    Transparent pixels are blended with white. Values of more than 8 bits are scaled by the range of their bit depth.
 
     Args:
-        content: of a JPEG, PNG, WebP, BMP, TIFF or GIF file; of several frames, the first is taken.
-        upright: turn the image as its EXIF orientation says.
-        shrink: let the JPEG decoder halve very large photographs, as long as the longer side keeps 2,048 pixels.
+        content: of a JPEG, PNG, WebP, BMP, TIFF or GIF file; of several frames, the first is used.
+        upright: whether to apply the EXIF orientation.
+        shrink: whether the JPEG decoder may halve large photographs whose longer side keeps at least 2,048 pixels.
 
     Raises:
         SourceRejected: "image too large" or "unreadable image".
@@ -83,16 +83,16 @@ def _read(content: bytes, unreadable: str, convert: Any) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as err:
         raise SourceRejected("image too large") from err
     except Exception as err:
-        # Damaged files raise whatever the decoder stumbles over: OSError, SyntaxError, struct.error, KeyError, ...
+        # Damaged files raise many types of exceptions: OSError, SyntaxError, struct.error, KeyError, ...
         raise SourceRejected(unreadable) from err
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Have glibc reuse the memory of images instead of giving it back after each; nothing happens in other systems.
+    """Raise glibc's mmap threshold so that freed buffers are reused; no effect on other systems.
 
-    To ask for the same pages again, picture by picture, takes longer than to decode a JPEG. Of what it has once freed
-    in one piece, glibc keeps as much again, and up to twice as much besides; 32 MB is the most that it takes a hint of.
+    Requesting the same pages again for each image takes longer than decoding a JPEG. Freeing a mapped block raises the
+    threshold to the size of the block, and the trim threshold to twice that size; the maximum is 32 MB.
     """
     bytearray(31 * 2**20)
 
@@ -115,24 +115,24 @@ def _to_rgb(image: Image.Image, *, upright: bool, shrink: bool) -> np.ndarray:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says; as stored, where its EXIF data are damaged."""
+    """The image with its EXIF orientation applied; as stored if the EXIF data are damaged."""
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return image  # of which exif_transpose would make a copy
+            return image  # exif_transpose would copy it
         return ImageOps.exif_transpose(image)
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return image
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """A Pillow image as uint8, H x W x 3; the same as ``np.asarray`` of it in RGB, in two thirds of the time."""
+    """A Pillow image as uint8, H x W x 3. Equals ``np.asarray(image.convert("RGB"))`` in two thirds of the time."""
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    rgbx = np.frombuffer(rgb.tobytes("raw", "RGBX"), np.uint8)  # as Pillow has them in memory: it only copies these
+    rgbx = np.frombuffer(rgb.tobytes("raw", "RGBX"), np.uint8)  # Pillow's memory layout, a plain copy
     return cv2.cvtColor(rgbx.reshape(rgb.height, rgb.width, 4), cv2.COLOR_RGBA2RGB)
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values as uint8: whole numbers by the least usual bit depth that holds them, floats by their range."""
+    """Grey values as uint8: whole numbers scaled by the smallest common bit depth, floats by their range."""
     if values.dtype.kind in "iu":
         top = int(values.max())
         bits = next((b for b in (8, 10, 12, 14, 16, 24, 32) if top < 2**b), 64)

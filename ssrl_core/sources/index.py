@@ -1,8 +1,13 @@
-"""The list of a source's images on disk: however long it is, it takes no memory.
+"""The ids of a source's images in a memory-mapped file: the memory does not grow with the number of images.
 
-An index is one file that is mapped, not read: the text of all ids and values, then a row of fixed width for each image,
-then the facts of the whole. An index that is cheap to make lies in a temporary file; one that is not is kept in the
-folder ``SSRL_CACHE`` (by default ``ssrl`` in the user's cache folder) under a name that stands for what it was made of.
+A file contains the text of all ids and values, one row of fixed width per image, and facts about the whole. An index
+that is expensive to make is cached in the folder ``SSRL_CACHE`` (by default ``ssrl`` in the user's cache folder), under
+a hash of what it was made from. Other indices are temporary files.
+
+This is not an SQLite file for two reasons, both measured with a million ids. ``id`` takes 0.5 microseconds instead of
+2.5, and an index by id is built in half the time, in half the space. A mapped temporary file has no name: it vanishes
+with the last process, even a killed one, and is shared by threads and forks, whereas SQLite needs a named file and a
+connection per process and thread.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,29 +32,29 @@ from ..files import written_whole
 from ..seeding import stable_hash
 
 Facts = dict[str, Any]
+Entry = tuple[str, Any]
 
-_ROW = struct.Struct("<QQII")  # hash of the id, where its text begins, length of the id, length of its value
-_END = struct.Struct("<QQQ8s")  # number of rows, length of the text, length of the facts, and:
+_ROW = struct.Struct("<QQII")  # hash of the id, start of its text, length of the id, length of its value
+_END = struct.Struct("<QQQ8s")  # number of rows, length of the text, length of the facts, _MARK
 _MARK = b"ssrl-ix1"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Index:
-    """Ids by position and, where it was made ``by_id``, values by id. Safe to share between threads and with forks.
+    """Ids by position and, if made by ``index_by_id``, values by id. Safe to share between threads and with forks.
 
     Attributes:
-        facts: about the whole, in plain JSON types; ``skipped`` counts what is not in it by reason.
+        facts: about the whole, in plain JSON types; ``skipped`` is reason -> number of entries left out.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Map a file. Raises ValueError where it is no whole index."""
+        """Map a file. Raises ValueError if it is not a complete index."""
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(self._map) < _END.size:
-            raise ValueError("no index")
-        self._count, self._text, length, mark = _END.unpack_from(self._map, len(self._map) - _END.size)
-        if mark != _MARK or self._text + self._count * _ROW.size + length + _END.size != len(self._map):
-            raise ValueError("no index")
-        self.facts: Facts = json.loads(self._map[len(self._map) - _END.size - length : -_END.size])
+        end = len(self._map) - _END.size
+        self._count, self._text, length, mark = _END.unpack_from(self._map, end) if end >= 0 else (0, 0, 0, b"")
+        if mark != _MARK or self._text + self._count * _ROW.size + length != end:
+            raise ValueError("not an index")
+        self.facts: Facts = json.loads(self._map[end - length : end])
 
     def __len__(self) -> int:
         return int(self._count)
@@ -58,16 +63,23 @@ class Index:
         return map(self.id, range(len(self)))
 
     def id(self, position: int) -> str:
-        """The id at a position. Raises IndexError where there is none."""
+        """The id at a position. Raises IndexError if there is none."""
         _, start, length, _ = self._row(position)
         return self._map[start : start + length].decode()
 
     def value(self, image_id: str) -> Any:
-        """What was stored with an id; None where the index does not have it."""
+        """The value stored with an id; None if the index does not contain the id."""
         number = stable_hash(image_id)
         position = bisect_left(range(len(self)), number, key=lambda k: self._row(k)[0])
         if position == len(self) or self.id(position) != image_id:
             return None
+        return self._value(position)
+
+    def items(self) -> Iterator[Entry]:
+        """All ids with their values, in order."""
+        return ((self.id(k), self._value(k)) for k in range(len(self)))
+
+    def _value(self, position: int) -> Any:
         _, start, length, more = self._row(position)
         return json.loads(self._map[start + length : start + length + more])
 
@@ -77,43 +89,19 @@ class Index:
         return _ROW.unpack_from(self._map, self._text + position * _ROW.size)
 
 
-class Indexed:
-    """A source whose images stand in an index: their number, their ids, and what was left out."""
-
-    if TYPE_CHECKING:  # a field of some sources; others make it when it is asked for
-
-        @property
-        def index(self) -> Index:
-            """The list of the images."""
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> number of files or entries that are left out."""
-        return dict(self.index.facts["skipped"])
-
-    def image_id(self, position: int) -> str:
-        """The id at a position, in the order of the index."""
-        return self.index.id(position)
-
-
 def list_ids(ids: Iterable[str], facts: Facts) -> Index:
-    """An index in a temporary file, in the order of ``ids``; ``facts`` are read when these have come to their end."""
-    with tempfile.TemporaryFile(prefix="ssrl-index-") as file:
-        _write(file, ((image_id, None) for image_id in ids), facts, by_id=False)
-        return Index(file)
+    """A temporary index of ids in the given order. ``facts`` are read after the last id."""
+    return _temporary(((image_id, None) for image_id in ids), facts, by_id=False)
 
 
-def index_by_id(entries: Iterable[tuple[str, Any]], facts: Facts, *, made_of: object = None) -> Index:
-    """An index with a value (in plain JSON types) for each id; of several entries with one id the first one counts.
+def index_by_id(entries: Iterable[Entry], facts: Facts, *, made_of: object = None) -> Index:
+    """An index of ids with values in plain JSON types, ordered by the hash of the id.
 
     Args:
-        entries: id and value of each image; not touched where the cache has the index.
-        facts: of the whole; read when the entries have come to their end.
-        made_of: everything that the index depends on: it is kept in the cache, and made anew where this is another.
-            None keeps it out of the cache.
+        entries: id and value of each image; of several entries with the same id, the first one counts. Not iterated
+            if the cache contains the index.
+        facts: about the whole; read after the last entry.
+        made_of: everything that the index depends on, the key of the cache; None for a temporary index.
     """
     key = hashlib.sha256(repr(made_of).encode(errors="surrogateescape")).hexdigest()[:32]
     path = _cache_folder() / f"{key}.index"
@@ -122,11 +110,9 @@ def index_by_id(entries: Iterable[tuple[str, Any]], facts: Facts, *, made_of: ob
             return Index(file)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-    if made_of is None or not os.access(path.parent, os.W_OK):  # a cache that cannot be written to is done without
-        with tempfile.TemporaryFile(prefix="ssrl-index-") as file:
-            _write(file, entries, facts, by_id=True)
-            return Index(file)
-    with written_whole(path) as file:  # other processes may make the same one at the same time
+    if made_of is None or not os.access(path.parent, os.W_OK):
+        return _temporary(entries, facts, by_id=True)
+    with written_whole(path) as file:  # another process may write the same index at the same time
         _write(file, entries, facts, by_id=True)
     with path.open("rb") as file:
         return Index(file)
@@ -137,7 +123,13 @@ def _cache_folder() -> Path:
     return Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ssrl").expanduser()
 
 
-def _write(file: IO[bytes], entries: Iterable[tuple[str, Any]], facts: Facts, *, by_id: bool) -> None:
+def _temporary(entries: Iterable[Entry], facts: Facts, *, by_id: bool) -> Index:
+    with tempfile.TemporaryFile(prefix="ssrl-index-") as file:
+        _write(file, entries, facts, by_id=by_id)
+        return Index(file)
+
+
+def _write(file: IO[bytes], entries: Iterable[Entry], facts: Facts, *, by_id: bool) -> None:
     try:
         with tempfile.TemporaryFile(prefix="ssrl-rows-") as rows:
             start = count = 0
@@ -162,6 +154,6 @@ def _write(file: IO[bytes], entries: Iterable[tuple[str, Any]], facts: Facts, *,
         file.flush()
     except OSError as err:
         raise SourceError(
-            f"cannot write the list of a source's images: {err}. Make room, or let SSRL_CACHE and TMPDIR name folders "
-            "that have some"
+            f"cannot write the list of a source's images: {err}. Free some space, or set SSRL_CACHE and TMPDIR to "
+            "folders that have space"
         ) from err

@@ -1,18 +1,17 @@
-"""The source ``manifest:FILE``: images that a table names, for whatever has no source of its own.
+"""The source ``manifest:FILE``: images listed in a table, for data sets that no other source can read.
 
     manifest:/data/pairs.csv
     manifest:s3://bucket/photos.jsonl?scale=1000&intrinsics=585,585,320,240
 
-A CSV file has a line with the names of its columns first; a JSONL file has an object on each line. Columns:
+The first line of a CSV file contains the names of the columns; each line of a JSONL file is an object. Columns:
 
-- ``image``: the path of the image relative to the manifest's folder, which is the id.
-- ``depth`` and ``mask``: likewise, see ``source_depth``. The source has depth if its first line has; a line without is
-  then left out.
+- ``image``: path of the image relative to the manifest's folder. It is the id of the image.
+- ``depth`` and ``mask``: paths, see ``depth``. The source has depth if the first line has depth; lines without depth
+  are then left out.
 - ``scale`` and ``intrinsics``: as for ``rgbd:``, here for one image (``"585,585,320,240"``, or in JSON a list). Where
-  they are missing or empty, the options of the same names count.
+  they are missing or empty, the options with the same names apply.
 
-Other columns are ignored. The table is read once, and what it says is kept in the cache (see ``source_index``) until
-the file changes.
+Other columns are ignored. The table is read once, and its content is cached (see ``index``) until the file changes.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from typing import Any
 
 from ..errors import SourceError, SourceRejected
 from ..hookspecs import hookimpl
-from ..types import Intrinsics, SourceImage
-from .depth import intrinsics_option, join_depth, read_intrinsics, read_scale, scale_option
-from .images import read_rgb
-from .index import Facts, Index, Indexed, index_by_id
-from .options import query_options, skipped_text
-from .store import Store, locate
+from ..types import Intrinsics
+from .base import Files, FileSource
+from .depth import intrinsics_option, read_intrinsics, read_scale, scale_option
+from .index import Facts, Index, index_by_id
+from .options import skipped_text
+from .store import Store, is_text, locate
 
 _LONGEST = 1_000_000  # characters of a line
 
@@ -40,70 +39,53 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class ManifestSource(Indexed):
-    """Images that a table names.
+class ManifestSource(FileSource):
+    """Images listed in a table.
 
     Attributes:
-        store: the folder of the table.
-        name: of the table's file.
-        index: path of an image -> its depth, mask, scale and intrinsics, as far as the table says.
-        scale, intrinsics: where the table says nothing.
+        name: of the table's file in the store.
+        index: path of an image -> those of depth, mask, scale and intrinsics that its line has.
+        scale, intrinsics: of images whose lines have none.
     """
 
     store: Store
     name: str
     index: Index
+    has_depth: bool
     scale: float
     intrinsics: Intrinsics | None
 
-    @property
-    def has_depth(self) -> bool:
-        """Whether the images have depth."""
-        return bool(self.index.facts["depth"])
-
-    def load(self, image_id: str) -> SourceImage:
-        """Decode one image. Raises SourceRejected where a file is missing or damaged, or they do not fit."""
-        return self._load(image_id, depth=self.has_depth)
-
-    def load_rgb(self, image_id: str) -> SourceImage:
-        """As ``load``, without depth: its file is not read."""
-        return self._load(image_id, depth=False)
-
-    def _load(self, image_id: str, *, depth: bool) -> SourceImage:
+    def read(self, image_id: str, *, depth: bool) -> Files:
+        """The contents of the files in the line of an image."""
         entry = self.index.value(image_id)
         if entry is None:
             raise SourceRejected("file missing")
-        camera = Intrinsics(*entry["intrinsics"]) if "intrinsics" in entry else self.intrinsics
-        color = self.store.read(image_id)
-        if not self.has_depth:
-            # Intrinsics belong to the stored pixels.
-            rgb = read_rgb(color, upright=camera is None, shrink=camera is None)
-            return SourceImage(id=image_id, rgb=rgb, intrinsics=camera)
-        return join_depth(
-            image_id,
-            color,
+        return Files(
+            self.store.read(image_id),
             self.store.read(entry["depth"]) if depth else None,
-            mask=self.store.read(entry["mask"]) if depth and "mask" in entry else None,
-            scale=entry.get("scale", self.scale),
-            intrinsics=camera,
+            self.store.read(entry["mask"]) if depth and "mask" in entry else None,
+            entry.get("scale", self.scale),
+            Intrinsics(*entry["intrinsics"]) if "intrinsics" in entry else self.intrinsics,
         )
 
-    def describe(self) -> str:
-        """What the source is, in a line."""
-        depth = " with depth" * self.has_depth
-        return f"{len(self)} images{depth} of {self.name} in {self.store}{skipped_text(self.skipped)}"
+    def files(self) -> Iterator[str]:
+        """Relative paths of all images, depth files and masks."""
+        for image_id, entry in self.index.items():
+            yield from (image_id, *(entry[key] for key in ("depth", "mask") if key in entry))
+
+    def facts(self) -> Iterator[str]:
+        """The lines of the table, without unused columns."""
+        return map(repr, self.index.items())
 
 
 @hookimpl
 def ssrl_open_source(uri: str) -> ManifestSource | None:
-    """The images of a ``manifest:`` URI. Raises SourceError where there are none."""
-    scheme, _, rest = uri.partition(":")
-    if scheme != "manifest":
+    """The images of a ``manifest:`` URI. Raises SourceError if there are none."""
+    located = locate(uri, "manifest", options=("scale", "intrinsics"), files=(".csv", ".jsonl"))
+    if located is None:
         return None
-    text, _, query = rest.partition("?")
-    options = query_options(uri, query, known=("scale", "intrinsics"))
+    store, name, options = located
     scale, intrinsics = scale_option(uri, options), intrinsics_option(uri, options)
-    store, name = locate(uri, text, example="manifest:/data/pairs.csv", files=(".csv", ".jsonl"))
     if not name:
         raise SourceError(f"image source {uri!r}: {str(store)!r} is a folder; name the .csv or .jsonl file in it")
     skipped = Counter[str]()
@@ -112,17 +94,17 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
         stamp = store.stamp(name)
         with store.open(name) as file:
             lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-            # In pieces, so that a file without line ends cannot fill the memory.
+            # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
             rows = _csv_rows(pieces, skipped) if name.lower().endswith(".csv") else _json_rows(pieces, skipped)
             index = index_by_id(_entries(rows, facts), facts, made_of=("manifest 1", str(store), name, stamp))
     except SourceError as err:
         raise SourceError(f"image source {uri!r}: {err}") from err
-    except Exception as err:  # each file system has errors of its own
+    except Exception as err:  # each file system raises its own exceptions
         raise SourceError(f"image source {uri!r}: cannot read it: {type(err).__name__}: {err}") from err
     if not len(index):
-        raise SourceError(f"image source {uri!r}: it names no image{skipped_text(index.facts['skipped'])}")
-    return ManifestSource(store, name, index, scale, intrinsics)
+        raise SourceError(f"image source {uri!r}: it lists no image{skipped_text(index.facts['skipped'])}")
+    return ManifestSource(store, name, index, index.facts["depth"], scale, intrinsics)
 
 
 def _csv_rows(lines: Iterator[str], skipped: Counter[str]) -> Iterator[Row]:
@@ -180,8 +162,6 @@ def _entries(rows: Iterator[Row], facts: Facts) -> Iterator[tuple[str, Row]]:
 
 def _is_below(path: str) -> bool:
     try:
-        path.encode()
-        Store("").path(path)
-    except (SourceRejected, UnicodeEncodeError):
+        return is_text(path) and bool(Store("").path(path))
+    except SourceRejected:
         return False
-    return True

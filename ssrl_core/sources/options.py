@@ -1,4 +1,4 @@
-"""The URI of an image source: where it is, and the options that stand after its ``?``."""
+"""Parse the options in the URI of an image source."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from ..errors import SourceError, did_you_mean
 
 
 def query_options(uri: str, query: str, *, known: Iterable[str]) -> dict[str, str]:
-    """The options in the query of ``uri``, by name. Raises SourceError for an unknown or repeated one."""
+    """The options in a query string, name -> value.
+
+    Args:
+        uri: of the source, for error messages.
+        query: what follows ``?`` in the URI, percent-encoded.
+        known: names of the options that the source has.
+
+    Raises:
+        SourceError: an option is unknown or repeated.
+    """
     names, options = tuple(known), dict[str, str]()
-    # A plus sign is no space here: file names have plus signs.
+    # A plus sign does not stand for a space, because file names contain plus signs.
     for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if key not in names:
             raise SourceError(
@@ -25,5 +34,5 @@ def query_options(uri: str, query: str, *, known: Iterable[str]) -> dict[str, st
 
 
 def skipped_text(skipped: Mapping[str, int]) -> str:
-    """``; 3 skipped: hidden`` for what a source left out, by reason; empty where that is nothing."""
+    """``; 3 skipped: hidden`` for each reason with a count above 0."""
     return "".join(f"; {count} skipped: {reason}" for reason, count in sorted(skipped.items()) if count)

@@ -6,21 +6,21 @@
 
 Options:
 
-- ``layout``: one of LAYOUTS, which sets all others as that data set needs them.
-- ``color`` and ``depth``: one pattern each, with exactly one ``*``, relative to the folder. What the ``*`` stands for
-  is the id of the image and pairs the files; it may contain ``/``, so that ``*.color.jpg`` finds the frames of many
-  recordings below one folder. Where a pattern begins with ``**/``, this stands for the folder of a recording: with
-  ``**/rgb/*.jpg`` and ``**/depth/*.png``, ``a/rgb/7.jpg`` belongs to ``a/depth/7.png``, and its id is ``a/7``. Without
-  both, the first of GUESSES that gives a pair is taken.
-- ``mask``: a pattern for files that are 0 where depth is invalid.
-- ``scale``: metres in one unit of a depth image of whole numbers (0.001, the default), or units in a metre (1000,
-  5000). See ``source_depth`` for kinds of files and what is invalid in them.
+- ``layout``: one of LAYOUTS, which sets all other options for a published data set.
+- ``color`` and ``depth``: one pattern each, with exactly one ``*``, relative to the folder. The text that ``*`` matches
+  is the id of the image and pairs the files. It may contain ``/``: ``*.color.jpg`` finds the frames of all recordings
+  below the folder. ``**/`` at the start of a pattern matches the folder of a recording: with ``**/rgb/*.jpg`` and
+  ``**/depth/*.png``, ``a/rgb/7.jpg`` is paired with ``a/depth/7.png``, and the id is ``a/7``. Without both options,
+  the first of GUESSES that finds a pair is used.
+- ``mask``: pattern for files that are 0 where depth is invalid.
+- ``scale``: metres per unit of a depth image of whole numbers (default 0.001), or units per metre (1000, 5000). See
+  ``depth`` for formats of files and invalid values.
 - ``intrinsics``: ``fx,fy,cx,cy`` in pixels of the colour image, or a text file with these four numbers or a 3 x 3 or
-  4 x 4 matrix; its name may be a pattern with ``**/``, with ``*``, or with both. By default the first of INTRINSICS
-  that exists; unknown where none does.
+  4 x 4 matrix; its path may be a pattern with ``**/``, with ``*``, or with both. By default the first of INTRINSICS
+  that exists; unknown if none exists.
 
-Options are percent-encoded as in any URL (``%26`` for ``&``); see ``source_files.locate`` for the path. With a layout
-or patterns, the folder is listed when its images are first counted, else at once.
+Options are percent-encoded as in any URL (``%26`` for ``&``); ``store.locate`` describes the syntax of paths. With a
+layout or patterns, the folder is listed when its images are first counted; otherwise, when the source is opened.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import compress, islice
-from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,15 +41,15 @@ import numpy as np
 from ..errors import SourceError, SourceRejected, did_you_mean
 from ..hookspecs import hookimpl
 from ..seeding import stable_hash
-from ..types import Intrinsics, SourceImage
-from .depth import join_depth, read_intrinsics, scale_option
-from .index import Index, Indexed, index_by_id, list_ids
-from .options import query_options, skipped_text
+from ..types import Intrinsics
+from .base import Files, FileSource
+from .depth import read_intrinsics, scale_option
+from .index import Index, index_by_id, list_ids
 from .store import Store, locate
 
 
 class Layout(NamedTuple):
-    """How the files of a data set are called, and what is in them; see the options of the same names."""
+    """File names and units of a data set; see the options with the same names."""
 
     color: str
     depth: str
@@ -60,16 +59,16 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    # 65535 marks what was not measured; one camera for all scenes.
+    # 65535 is invalid depth; all scenes have the same camera.
     "7scenes": Layout("*.color.png", "*.depth.png", intrinsics="585,585,320,240"),
-    # As the reader that comes with it exports a scan; depth has fewer pixels than colour.
+    # As exported by the reader of the data set; depth has fewer pixels than colour.
     "scannet": Layout("**/color/*.jpg", "**/depth/*.png", intrinsics="**/intrinsic/intrinsic_color.txt"),
-    # "sync" and "official_splits", the form in which depth estimation uses NYU Depth v2.
+    # The folders "sync" and "official_splits" of NYU Depth v2, as prepared for depth estimation.
     "nyu": Layout("**/rgb_*.jpg", "**/sync_depth_*.png", intrinsics="518.8579,519.4696,325.5824,253.7362"),
-    # Names are times in seconds; depth is registered to colour, for which its authors recommend these intrinsics.
+    # Names are times in seconds. Depth is registered to colour; the authors recommend these intrinsics for both.
     "tum": Layout("**/rgb/*.png", "**/depth/*.png", scale="5000", intrinsics="525,525,319.5,239.5"),
     "diode": Layout("*.png", "*_depth.npy", mask="*_depth_mask.npy", intrinsics="886.81,927.06,512,384"),
-    # Depth is known up to a factor for each scene; the cameras are in another download.
+    # Depth is relative to an unknown scale per scene; the cameras are a separate download.
     "megadepth": Layout("**/imgs/*.jpg", "**/depths/*.h5"),
 }
 """Data sets by name."""
@@ -87,118 +86,108 @@ GUESSES = (
     Layout("rgb/*.png", "depth/*.npy"),
     Layout("image/*.jpg", "depth/*.png"),
     LAYOUTS["scannet"],
-    # Without the camera, which the names of files do not tell.
+    # Without intrinsics, which the names of files do not determine.
     *(LAYOUTS[name]._replace(intrinsics="") for name in ("nyu", "diode", "megadepth")),
 )
-"""What is tried, in this order, where neither layout nor patterns are given."""
+"""Layouts that are tried in this order if neither layout nor patterns are given."""
 
 INTRINSICS = ("camera-intrinsics.txt", "intrinsics.txt", "intrinsic/intrinsic_color.txt")
-"""Files that are looked for in the folder where no intrinsics are given."""
+"""Files in the folder that are tried in this order if no intrinsics are given."""
 
 _OPTIONS = ("layout", "color", "depth", "mask", "scale", "intrinsics")
-_SAME_TIME = 0.02  # seconds between colour and depth of one frame, as the tools of TUM have it
+_SAME_TIME = 0.02  # seconds between colour and depth of one frame, as in TUM's own tools
 
 
-class Pattern(NamedTuple):
-    """A relative path with one ``*`` in it, or none, perhaps after ``**/``."""
+@dataclass(frozen=True)
+class Pattern:
+    """A relative path that may contain ``*``, and may begin with ``**/``."""
 
-    deep: bool
-    before: str
-    star: bool
-    after: str
-
-    @classmethod
-    def of(cls, text: str) -> Pattern:
-        """The pattern that a text writes."""
-        rest = text.removeprefix("./")
-        before, star, after = rest.removeprefix("**/").partition("*")
-        return cls(rest.startswith("**/"), before, bool(star), after)
+    text: str
 
     def __str__(self) -> str:
-        return f"{'**/' * self.deep}{self.before}{'*' * self.star}{self.after}"
+        return self.text
+
+    @cached_property
+    def _parts(self) -> tuple[str, str, re.Pattern[str]]:
+        text = self.text.removeprefix("./")
+        rest = text.removeprefix("**/")
+        folder, name = ("((?:.*/)?)", "([^/]+)") if rest != text else ("", "(.+)")
+        return text[: -len(rest)], rest, re.compile(folder + re.escape(rest).replace(r"\*", name), re.DOTALL)
 
     def match(self, path: str) -> str | None:
-        """What the stars stand for in a relative path, or None where the path is another."""
-        if not path.endswith(self.after):
-            return None
-        if self.deep:
-            found = re.fullmatch(f"((?:.*/)?){re.escape(self.before)}([^/]+){re.escape(self.after)}", path, re.DOTALL)
-            return found and found[1] + found[2]
-        longer = len(path) > len(self.before) + len(self.after)
-        return path[len(self.before) : len(path) - len(self.after)] if longer and path.startswith(self.before) else None
+        """The id that a relative path has, or None if the path does not match."""
+        found = self._parts[2].fullmatch(path)
+        return found and "".join(found.groups())
 
     def path(self, image_id: str) -> str:
         """The relative path for an id."""
-        head, slash, name = image_id.rpartition("/") if self.deep else ("", "", image_id)
-        return f"{head}{slash}{self.before}{name * self.star}{self.after}"
+        deep, rest, _ = self._parts
+        head, slash, name = image_id.rpartition("/") if deep else ("", "", image_id)
+        return head + slash + rest.replace("*", name)
 
 
 @dataclass(frozen=True, eq=False)
-class RgbdSource(Indexed):
+class RgbdSource(FileSource):
     """Colour and depth images in a folder.
 
     Attributes:
-        store: the folder.
-        color, depth: how the files of an id are called.
-        mask: how the file is called that says where depth is valid, if there is one.
-        scale: metres in one unit of a depth image.
-        intrinsics: of all colour images, how the file of an id is called that has them, or None.
-        by_time: names are times in seconds, and colour goes with the nearest depth.
+        color, depth: patterns of the files.
+        mask: pattern of the files that are 0 where depth is invalid, if there are any.
+        scale: metres per unit of a depth image.
+        intrinsics: of all colour images, pattern of the files that contain them, or None.
+        by_time: names are times in seconds, and each colour image is paired with the nearest depth image.
     """
 
     store: Store
     color: Pattern
     depth: Pattern
-    mask: Pattern | None = None
-    scale: float = 0.001
-    intrinsics: Intrinsics | Pattern | None = None
+    mask: Pattern | None
+    scale: float
+    intrinsics: Intrinsics | Pattern | None
     by_time: bool = False
     has_depth = True
 
     @cached_property
     def index(self) -> Index:
-        """The list of the pairs. Raises SourceError where there are none."""
+        """The ids of the pairs. Raises SourceError if there are none."""
         skipped = Counter[str]()
         files = list_ids(self.store.files(skipped), {})
-        index = _pairs_by_time(self, files, skipped) if self.by_time else _pairs(self, files, skipped)
+        index = (_pairs_by_time if self.by_time else _pairs)(self, files, skipped)
         if not len(index):
             raise SourceError(_no_pair(f"rgbd:{self.store}", self.store, files, [(str(self.color), str(self.depth))]))
         return index
 
-    def load(self, image_id: str) -> SourceImage:
-        """Decode one pair. Raises SourceRejected where either is missing or damaged, or where they do not fit."""
+    def read(self, image_id: str, *, depth: bool) -> Files:
+        """The contents of the files of a pair."""
+        camera = self.intrinsics
+        if isinstance(camera, Pattern):
+            camera = _camera(self.store, camera.path(image_id))
+        if not depth:
+            return Files(self.store.read(self.color.path(image_id)), intrinsics=camera)
         partner = self.index.value(image_id) if self.by_time else image_id
         if partner is None:
             raise SourceRejected("file missing")
-        return join_depth(
-            image_id,
+        return Files(
             self.store.read(self.color.path(image_id)),
             self.store.read(self.depth.path(partner)),
-            mask=self.store.read(self.mask.path(partner)) if self.mask else None,
-            scale=self.scale,
-            intrinsics=self._camera_of(image_id),
+            self.store.read(self.mask.path(partner)) if self.mask else None,
+            self.scale,
+            camera,
         )
 
-    def load_rgb(self, image_id: str) -> SourceImage:
-        """As ``load``, without depth: its file is not read."""
-        color = self.store.read(self.color.path(image_id))
-        return join_depth(image_id, color, None, intrinsics=self._camera_of(image_id))
+    def files(self) -> Iterator[str]:
+        """Relative paths of all files that match a pattern."""
+        parts = (self.color, self.depth, self.mask, self.intrinsics)
+        patterns = [part for part in parts if isinstance(part, Pattern)]
+        return (path for path in self.store.files(Counter()) if any(p.match(path) is not None for p in patterns))
 
-    def _camera_of(self, image_id: str) -> Intrinsics | None:
-        camera = self.intrinsics
-        return _camera(self.store, camera.path(image_id)) if isinstance(camera, Pattern) else camera
-
-    def describe(self) -> str:
-        """What the source is, in a line."""
-        camera = "unknown" if self.intrinsics is None else "known"
-        return (
-            f"{len(self)} pairs of {self.color} and {self.depth} in {self.store}, {camera} intrinsics"
-            f"{skipped_text(self.skipped)}"
-        )
+    def facts(self) -> tuple[str, ...]:
+        """The intrinsics, which may come from one file."""
+        return (repr(self.intrinsics),)
 
 
 def _pairs(source: RgbdSource, files: Iterable[str], skipped: Counter[str]) -> Index:
-    """The ids for which there is a colour and a depth file; their hashes are compared, for they take less memory."""
+    """The ids that have a colour and a depth file. Hashes are compared, because they take less memory than ids."""
     colors, depths = (
         np.fromiter(
             (stable_hash.__wrapped__(name) for name in map(pattern.match, files) if name is not None), np.uint64
@@ -213,7 +202,7 @@ def _pairs(source: RgbdSource, files: Iterable[str], skipped: Counter[str]) -> I
 
 
 def _pairs_by_time(source: RgbdSource, files: Iterable[str], skipped: Counter[str]) -> Index:
-    """The ids of colour files with the id of the depth file of nearly the same time in the same recording."""
+    """Id of each colour file -> id of the depth file in the same recording that is nearest in time."""
     frames: dict[str, tuple[list[str], list[str]]] = {}
     for path in files:
         for kind, pattern in enumerate((source.color, source.depth)):
@@ -226,8 +215,8 @@ def _pairs_by_time(source: RgbdSource, files: Iterable[str], skipped: Counter[st
         for name in colors:
             after = bisect_left(times, time := _seconds(name))
             around = times[max(after - 1, 0) : after + 1]
-            apart, nearest = min(((abs(other - time), other) for other in around), default=(inf, 0.0))
-            if apart <= _SAME_TIME:
+            nearest = min(around, key=lambda other: (abs(other - time), other), default=None)
+            if nearest is not None and abs(nearest - time) <= _SAME_TIME:
                 pairs[name] = by_time[nearest]
     count = sum(len(colors) for colors, _ in frames.values())
     skipped["colour without depth"] = count - len(pairs)
@@ -251,13 +240,11 @@ def _camera(store: Store, path: str) -> Intrinsics:
 
 @hookimpl
 def ssrl_open_source(uri: str) -> RgbdSource | None:
-    """The image pairs of an ``rgbd:`` URI. Raises SourceError where there are none."""
-    scheme, _, rest = uri.partition(":")
-    if scheme != "rgbd":
+    """The image pairs of an ``rgbd:`` URI. Raises SourceError if there are none."""
+    located = locate(uri, "rgbd", options=_OPTIONS)
+    if located is None:
         return None
-    text, _, query = rest.partition("?")
-    options = query_options(uri, query, known=_OPTIONS)
-    store, _ = locate(uri, text, example="rgbd:/data/frames")
+    store, _, options = located
     name = options.get("layout")
     if name is not None and name not in LAYOUTS:
         raise SourceError(
@@ -266,70 +253,52 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
         )
     if ("color" in options) != ("depth" in options):
         raise SourceError(f"image source {uri!r}: give both color and depth, or neither")
-    given = {key: options[key] for key in ("color", "depth", "mask") if key in options}
-    if name is not None:
-        candidates: tuple[Layout, ...] = (LAYOUTS[name]._replace(**given),)
-    elif "color" in options:
-        candidates = (Layout(**given),)
-    else:
-        candidates = tuple(layout._replace(**given) for layout in GUESSES)
+    known = [LAYOUTS[name]] if name else [Layout("", "")] if "color" in options else GUESSES
+    given = {key: options[key] for key in ("color", "depth", "mask", "intrinsics") if key in options}
+    candidates = [layout._replace(**given) for layout in known]
     scale = scale_option(uri, options, candidates[0].scale)
     if len(candidates) == 1:
-        return _open(uri, store, candidates[0], options, scale=scale, by_time=name == "tum")
+        return _open(uri, store, candidates[0], scale=scale, by_time=name == "tum")
     files = list_ids(store.files(Counter()), {})
     for layout in candidates:
-        source = _open(uri, store, layout, options, scale=scale)
+        source = _open(uri, store, layout, scale=scale)
         if len(_pairs(source, files, Counter())):
-            _refuse_tum(uri, files, options)
+            # In TUM's recordings a unit is 1/5000 m, which no guess can know.
+            if "scale" not in options and {"rgb.txt", "depth.txt"} <= set(islice(files, 100_000)):
+                raise SourceError(
+                    f"image source {uri!r}: this looks like a recording of TUM RGB-D (rgb.txt and depth.txt). Add "
+                    "layout=tum, or the scale if it is another data set"
+                )
             return source
     raise SourceError(_no_pair(uri, store, files, [layout[:2] for layout in candidates]))
 
 
-def _open(
-    uri: str, store: Store, layout: Layout, options: dict[str, str], *, scale: float, by_time: bool = False
-) -> RgbdSource:
+def _open(uri: str, store: Store, layout: Layout, *, scale: float, by_time: bool = False) -> RgbdSource:
     if layout.depth.endswith(".h5") and not find_spec("h5py"):
-        raise SourceError(f"image source {uri!r}: depth in HDF5 files needs h5py: pip install 'ssrl-core[sources]'")
-    return RgbdSource(
-        store,
-        _pattern(uri, "color", layout.color),
-        _pattern(uri, "depth", layout.depth),
-        _pattern(uri, "mask", layout.mask) if layout.mask else None,
-        scale,
-        _intrinsics(uri, store, options.get("intrinsics", layout.intrinsics)),
-        by_time,
-    )
+        raise SourceError(f"image source {uri!r}: reading HDF5 depth needs h5py: pip install 'ssrl-core[sources]'")
+    for key in ("color", "depth", "mask"):
+        text = getattr(layout, key)
+        if text.removeprefix("**/").count("*") != 1 and (text or key != "mask"):
+            raise SourceError(f"image source {uri!r}: {key} must contain exactly one *, not {text!r}")
+    color, depth, mask = map(Pattern, layout[:3])
+    intrinsics = _intrinsics(uri, store, layout.intrinsics)
+    return RgbdSource(store, color, depth, mask if layout.mask else None, scale, intrinsics, by_time)
 
 
 def _no_pair(uri: str, store: Store, files: Index, tried: Iterable[tuple[str, ...]]) -> str:
     lines = "".join(f"    color={color}&depth={depth}\n" for color, depth in tried)
     return (
-        f"image source {uri!r}: no pair of colour and depth in {str(store)!r}, of {len(files)} files below it. Tried:\n"
-        f"{lines}  name a layout ({', '.join(LAYOUTS)}), or say how the files are called, for example\n"
+        f"image source {uri!r}: no pair of colour and depth among the {len(files)} files below {str(store)!r}. Tried:\n"
+        f"{lines}  add a layout ({', '.join(LAYOUTS)}), or the patterns of the files, for example\n"
         f"  rgbd:{store}?color=*_rgb.png&depth=*_depth.png"
     )
-
-
-def _refuse_tum(uri: str, files: Index, options: dict[str, str]) -> None:
-    """Raise a SourceError where the guess would take depth of 1/5000 m for millimetres."""
-    if "scale" not in options and {"rgb.txt", "depth.txt"} <= set(islice(files, 100_000)):
-        raise SourceError(
-            f"image source {uri!r}: this looks like a recording of TUM RGB-D (rgb.txt and depth.txt). Add layout=tum, "
-            "or the scale if it is something else"
-        )
-
-
-def _pattern(uri: str, key: str, text: str) -> Pattern:
-    if text.removeprefix("**/").count("*") != 1:
-        raise SourceError(f"image source {uri!r}: {key} must contain exactly one *, not {text!r}")
-    return Pattern.of(text)
 
 
 def _intrinsics(uri: str, store: Store, text: str) -> Intrinsics | Pattern | None:
     where = f"image source {uri!r}: intrinsics {text!r}"
     name = ""
     if "*" in text:
-        return Pattern.of(text)
+        return Pattern(text)
     try:
         if text and not re.search("[A-Za-z]", text):
             return read_intrinsics(text)

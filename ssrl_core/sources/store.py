@@ -1,39 +1,55 @@
-"""Where the files of a source lie: a folder of this machine, or of whatever fsspec reads.
+"""The folder in which the files of a source lie: on this machine, or on any file system that fsspec reads.
 
 ``s3://bucket/photos``, ``gs://...``, ``hf://datasets/name``, ``https://host/folder``, ``memory://x`` and chains like
 ``simplecache::s3://bucket/photos`` go through fsspec, which takes credentials from the environment and from its own
-configuration files. Everything else is a path of this machine, and needs no fsspec.
+configuration files. Any other text is a path on this machine.
+
+Local paths do not go through fsspec's ``LocalFileSystem``: it calls ``stat`` for every file that it lists (6.4
+microseconds per file instead of 0.4, and one request per file on a network file system), opens a file in 46
+microseconds instead of 11, and does not report the device that detects loops of links.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from ..errors import SourceError, SourceRejected
+from .options import query_options
 
 MOST_BYTES = 2**29
-"""Files that are larger are rejected before they fill the memory."""
+"""Larger files are rejected before they fill the memory."""
 
-_MANY = 10_000  # entries of a remote folder that are not worth remembering
+_MANY = 10_000  # fsspec's cache keeps listings of remote folders with at most this number of entries
+_BLOCK = 4096  # bytes
 
 
 def is_remote(text: str) -> bool:
-    """Whether a path is one for fsspec: ``s3://bucket/x``, ``simplecache::s3://bucket/x``."""
+    """Whether fsspec opens a path: ``s3://bucket/x``, ``simplecache::s3://bucket/x``."""
     return "://" in text or "::" in text
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name can be an id. Names that are not UTF-8 on disk can be neither hashed nor written as JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder to read files from; all paths are relative to it, with ``/`` between parts.
+    """A folder of files. All paths are relative to it, with ``/`` between parts.
 
     Attributes:
-        root: the folder, as this machine or ``remote`` calls it.
+        root: path of the folder.
         remote: the fsspec file system; None for this machine.
     """
 
@@ -44,18 +60,18 @@ class Store:
         return str(self.remote.unstrip_protocol(self.root)) if self.remote else self.root
 
     def path(self, relative: str) -> str:
-        """The whole path of a file. Raises SourceRejected for what would lead out of the folder."""
+        """The full path of a file. Raises SourceRejected if it would be outside the folder."""
         if relative.startswith("/") or "\0" in relative or ".." in relative.split("/"):
             raise SourceRejected("file missing")
         return f"{self.root.rstrip('/')}/{relative}"
 
     def open(self, relative: str) -> BinaryIO:
-        """A file, to be read from the start and at any place. Raises whatever the file system raises."""
+        """A file, open for reading and seeking. Raises the exceptions of the file system."""
         path = self.path(relative)
         return self.remote.open(path, "rb") if self.remote else open(path, "rb")
 
     def read(self, relative: str, *, start: int = 0, size: int | None = None) -> bytes:
-        """A file's bytes, or ``size`` of them from ``start`` on (fewer where it ends before).
+        """The bytes of a file, or at most ``size`` bytes from ``start`` on.
 
         Raises:
             SourceRejected: "file missing", "file not readable" or "file too large".
@@ -64,7 +80,7 @@ class Store:
         try:
             if self.remote:
                 content = bytes(self.remote.cat_file(path, start=start, end=start + most))
-                if len(content) > most:  # from a server that cannot give a part of a file
+                if len(content) > most:  # the server does not support range requests
                     content = content[start : start + most]
             else:
                 with open(path, "rb") as file:
@@ -72,41 +88,66 @@ class Store:
                     content = file.read(most)
         except (FileNotFoundError, NotADirectoryError) as err:
             raise SourceRejected("file missing") from err
-        except Exception as err:  # each file system has errors of its own
+        except Exception as err:  # each file system raises its own exceptions
             raise SourceRejected("file not readable") from err
         if len(content) > MOST_BYTES:
             raise SourceRejected("file too large")
         return content
 
     def stamp(self, relative: str) -> str:
-        """Size and age of a file, which change when it is written anew. Raises whatever the file system raises."""
+        """Size and modification time of a file, or what a remote file system has instead. Raises its exceptions."""
         path = self.path(relative)
         if self.remote:
             return f"{self.remote.ukey(path)} {self.remote.size(path)}"
         status = os.stat(path)
         return f"{status.st_size} {status.st_mtime_ns}"
 
-    def files(self, skipped: Counter[str]) -> Iterator[str]:
-        """The files below the folder, sorted; ``skipped`` counts what is left out, by reason.
+    def fingerprint(self, relative: str, *, blocks: int) -> str:
+        """The size of a local file, and a hash of blocks of 4 KiB spread evenly from its start to its end.
 
-        No more than one folder's names is in memory. Links to folders are followed, once each. Names that begin with a
-        dot are left out: they are thumbnails and metadata of file managers, some with the extension of an image.
+        For a remote file, its ``stamp``; for a file that cannot be read, the type of the exception.
+
+        Args:
+            relative: path of the file.
+            blocks: their number; 0 for the size alone.
+        """
+        try:
+            if self.remote:
+                return self.stamp(relative)
+            path, total = self.path(relative), hashlib.sha256()
+            if not blocks:
+                return str(os.stat(path).st_size)
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                for start in sorted({max(0, size - _BLOCK) * k // (blocks - 1) for k in range(blocks)}):
+                    file.seek(start)
+                    total.update(file.read(_BLOCK))
+            return f"{size} {total.hexdigest()}"
+        except Exception as err:  # each file system raises its own exceptions
+            return type(err).__name__
+
+    def files(self, skipped: Counter[str]) -> Iterator[str]:
+        """The paths of the files below the folder, sorted; ``skipped`` counts the entries left out, by reason.
+
+        The names of one folder per level are in memory. Links to folders are followed, each folder once. Names that
+        begin with a dot are left out: file managers use them for thumbnails and metadata.
         """
         seen: set[tuple[int, int]] = set()
 
-        def names(prefix: str) -> Iterator[str]:
-            list_names = self._remote_names if self.remote else self._local_names
-            # A folder with its slash sorts where the paths below it belong.
-            return iter(sorted(_usable(list_names(prefix, skipped, seen), skipped)))
+        def names(prefix: str) -> list[str]:
+            found = self._remote_names(prefix, skipped) if self.remote else self._local_names(prefix, skipped, seen)
+            # A folder's name ends with a slash, so that it sorts where the paths below it belong.
+            return sorted(_usable(found, skipped), reverse=True)
 
-        pending = [("", names(""))]
-        while pending:
-            prefix, rest = pending[-1]
-            name = next(rest, None)
-            if name is None:
-                pending.pop()
-            elif name.endswith("/"):
-                pending.append((prefix + name, names(prefix + name)))
+        folders = [("", left := names(""), len(left))]
+        while folders:
+            prefix, left, count = folders[-1]
+            if not left:
+                folders.pop()
+                if self.remote and count > _MANY:
+                    self.remote.invalidate_cache(self.path(prefix).rstrip("/"))
+            elif (name := left.pop()).endswith("/"):
+                folders.append((prefix + name, below := names(prefix + name), len(below)))
             else:
                 yield prefix + name
 
@@ -127,7 +168,7 @@ class Store:
         except OSError:
             skipped["folder not readable"] += 1
 
-    def _remote_names(self, prefix: str, skipped: Counter[str], _seen: object) -> Iterator[str]:
+    def _remote_names(self, prefix: str, skipped: Counter[str]) -> Iterator[str]:
         folder = self.path(prefix).rstrip("/")
         try:
             entries = self.remote.ls(folder, detail=True)
@@ -136,8 +177,6 @@ class Store:
                 raise SourceError(f"cannot list {self}: {type(err).__name__}: {err}") from err
             skipped["folder not readable"] += 1
             return
-        if len(entries) > _MANY:
-            self.remote.invalidate_cache(folder)
         for entry in entries:
             path = entry["name"].rstrip("/")
             if path != folder:
@@ -148,76 +187,90 @@ def _usable(names: Iterable[str], skipped: Counter[str]) -> Iterator[str]:
     for name in names:
         if name.startswith("."):
             skipped["hidden"] += 1
-        elif not _is_text(name):
-            skipped["name is not Unicode"] += 1
-        else:
+        elif is_text(name):
             yield name
+        else:
+            skipped["name is not Unicode"] += 1
 
 
-def _is_text(name: str) -> bool:
-    """Whether a file name can be an id: names that are not UTF-8 on disk can be neither hashed nor written as JSON."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+class Located(NamedTuple):
+    """The parts of a URI.
+
+    Attributes:
+        store: the folder that the URI names, or the folder of the file that it names.
+        name: of the file; ``""`` if the URI names a folder.
+        options: name -> value.
+    """
+
+    store: Store
+    name: str
+    options: dict[str, str]
 
 
-def locate(uri: str, text: str, *, example: str, files: tuple[str, ...] = ()) -> tuple[Store, str]:
-    """The folder that a URI names, and the name of the file in it, or ``""`` where the URI names the folder itself.
+def locate(uri: str, scheme: str, *, options: Iterable[str] = (), files: tuple[str, ...] = ()) -> Located | None:
+    """The parts of a URI, or None if it has another scheme.
 
-    ``text`` is taken as it is written, so that spaces, ``%`` and any script need no encoding; where nothing exists
-    under that name, percent-encoding is undone (``%20``, and ``%3F`` for a question mark). ``~`` is the home folder,
-    and ``///path`` is ``/path``. Whether something remote exists turns out when it is read.
+    The path is taken literally, so that spaces, ``%`` and any script need no encoding. If nothing exists under that
+    name, percent-encoding is undone (``%20``, and ``%3F`` for a question mark). ``~`` is the home folder, and
+    ``///path`` is ``/path``. Whether a remote path exists is found when it is read.
 
     Args:
-        uri: for error messages.
-        text: what stands between the scheme and the options.
-        example: of such a URI, for error messages.
-        files: the extensions of files that may be named instead of a folder.
+        uri: ``SCHEME:PATH?OPTIONS``.
+        scheme: of the source.
+        options: names of the options that the source has.
+        files: extensions of files that the URI may name instead of a folder.
 
     Raises:
-        SourceError: nothing is there, or it is neither a folder nor such a file.
+        SourceError: an option is unknown, or the path is missing or neither a folder nor such a file.
     """
+    found, _, rest = uri.partition(":")
+    if found != scheme:
+        return None
+    text, _, query = rest.partition("?")
+    given = query_options(uri, query, known=options)
     if not text:
-        raise SourceError(f"image source {uri!r}: names no folder. Write it after the colon, for example {example}")
+        example = f"{scheme}:/data/train{files[0] if files else ''}"
+        raise SourceError(f"image source {uri!r}: the path is missing. Write it after the colon, for example {example}")
     if "\0" in text or "%00" in text:
         raise SourceError(f"image source {uri!r}: a path cannot contain a null character")
-    if is_remote(text):
-        return _locate_remote(uri, text, files=files)
+    return Located(*(_remote if is_remote(text) else _local)(uri, text, files), given)
+
+
+def _local(uri: str, text: str, files: tuple[str, ...]) -> tuple[Store, str]:
     plain = text[2:] if text.startswith("///") else text
     path = Path(plain).expanduser()
     if not path.exists() and "%" in plain:
         path = Path(unquote(plain)).expanduser()
-    if not path.exists():
-        what = "file" if path.suffix.lower() in files else "folder"
-        raise SourceError(f"image source {uri!r}: there is no {what} {str(path)!r}{_nearest(path)}")
+    is_file = path.suffix.lower() in files
     if path.is_dir():
         return Store(str(path.absolute())), ""
-    if path.suffix.lower() in files:
+    if not path.exists():
+        what = "file" if is_file else "folder"
+        raise SourceError(f"image source {uri!r}: there is no {what} {str(path)!r}{_nearest(path)}")
+    if is_file:
         return Store(str(path.parent.absolute())), path.name
-    kinds = f", nor a file of the kind {', '.join(files)}" if files else ""
+    kinds = f" and has none of the extensions {', '.join(files)}" if files else ""
     raise SourceError(
         f"image source {uri!r}: {str(path)!r} is a file, not a folder{kinds}.\n"
-        f"  name the folder it is in: {str(path.parent)!r}"
+        f"  use the folder that contains it: {str(path.parent)!r}"
     )
 
 
-def _locate_remote(uri: str, text: str, *, files: tuple[str, ...]) -> tuple[Store, str]:
+def _remote(uri: str, text: str, files: tuple[str, ...]) -> tuple[Store, str]:
     from fsspec.core import url_to_fs
 
     try:
         remote, path = url_to_fs(text)
     except Exception as err:  # an unknown protocol, or one whose package is not installed
         raise SourceError(f"image source {uri!r}: fsspec cannot open {text!r}: {err}") from err
-    if path.lower().endswith(files or ("\0",)):
+    if files and path.lower().endswith(files):
         folder, _, name = path.rpartition("/")
         return Store(folder, remote), name
     return Store(path, remote), ""
 
 
 def _nearest(path: Path) -> str:
-    """What exists of a path that does not."""
+    """A text that names the deepest folder of a path that exists."""
     absolute = path.absolute()
     for parent in absolute.parents:
         if parent.is_dir():

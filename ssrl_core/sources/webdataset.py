@@ -1,21 +1,21 @@
-"""The source ``webdataset:PATH``: the images in tar files, read at any place and not from end to end.
+"""The source ``webdataset:PATH``: images in tar files, with random access.
 
     webdataset:/data/shards
     webdataset:/data/shards/train-000000.tar
     webdataset:s3://bucket/shards?files=train-*.tar&image=rgb.jpg&depth=depth.png&scale=1000
 
-A sample is the run of members whose names are the same up to the first dot of the last part; what follows the dot is
-what the options call an extension. The id of an image is the path of its tar file, ``/``, and this common name.
+A sample consists of consecutive members whose paths are equal up to the first dot of the file name. The text after
+that dot is called an extension here. The id of an image is the path of its tar file, ``/``, and the common path.
 
 Options:
 
-- ``files``: a pattern for the tar files; by default all below the folder.
-- ``image``: the extension of the image; by default the first that a sample has of IMAGES.
-- ``depth`` and ``mask``: extensions, see ``source_depth``; without ``depth``, the source has none.
+- ``files``: pattern for the tar files; by default all below the folder.
+- ``image``: extension of the image; by default the first of IMAGES that the sample has.
+- ``depth`` and ``mask``: extensions, see ``depth``; without ``depth``, the source has no depth.
 - ``scale`` and ``intrinsics`` (four numbers): as for ``rgbd:``, the same for all images.
 
-Where the members begin is found out once, by a walk over all headers, and kept in the cache (see ``source_index``)
-until a tar file changes. Compressed tar files cannot be read at any place: unpack them first.
+The positions of the members are found once, by reading all headers, and cached (see ``index``) until a tar file
+changes. Compressed tar files have no random access: unpack them first.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby
+from operator import itemgetter
 
 from ..errors import SourceError, SourceRejected
 from ..hookspecs import hookimpl
-from ..types import Intrinsics, SourceImage
-from .depth import intrinsics_option, join_depth, scale_option
-from .images import read_rgb
-from .index import Index, Indexed, index_by_id
-from .options import query_options, skipped_text
-from .store import Store, locate
+from ..types import Intrinsics
+from .base import Files, FileSource
+from .depth import intrinsics_option, scale_option
+from .index import Index, index_by_id
+from .options import skipped_text
+from .store import Store, is_text, locate
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
-"""Extensions of images, in the order in which they are looked for."""
+"""Extensions of images, in order of preference."""
 
 _OPTIONS = ("files", "image", "depth", "mask", "scale", "intrinsics")
-_HEADER = tarfile.BLOCKSIZE  # stands before the content of each member
+_HEADER = tarfile.BLOCKSIZE  # precedes the content of each member
 
 Place = tuple[int, int]
-"""Where the content of a member begins, and how many bytes it has."""
+"""Offset of a member's content in its tar file, and its number of bytes."""
 
 
 @dataclass(frozen=True, eq=False)
-class WebDatasetSource(Indexed):
+class WebDatasetSource(FileSource):
     """Images in tar files.
 
     Attributes:
-        store: where the tar files lie.
-        index: id -> number of its tar file in ``facts["files"]``, and the places of image, depth and mask there.
-        has_depth: whether the images have depth.
+        index: id -> number of the tar file in ``facts["files"]``, and the places of image, depth and mask in it.
         scale, intrinsics: of all images.
     """
 
@@ -61,25 +61,17 @@ class WebDatasetSource(Indexed):
     has_depth: bool
     scale: float
     intrinsics: Intrinsics | None
+    blocks = 64
 
-    def load(self, image_id: str) -> SourceImage:
-        """Decode one image. Raises SourceRejected where it is damaged, or its tar file has changed."""
-        return self._load(image_id, depth=self.has_depth)
-
-    def load_rgb(self, image_id: str) -> SourceImage:
-        """As ``load``, without depth: it is not read."""
-        return self._load(image_id, depth=False)
-
-    def _load(self, image_id: str, *, depth: bool) -> SourceImage:
+    def read(self, image_id: str, *, depth: bool) -> Files:
+        """The contents of the members of a sample."""
         entry = self.index.value(image_id)
         if entry is None:
             raise SourceRejected("file missing")
         file = self.index.facts["files"][entry[0]]
         color, *others = (self._read(file, place) for place in (entry[1:] if depth else entry[1:2]))
-        if not self.has_depth:
-            return SourceImage(id=image_id, rgb=read_rgb(color), intrinsics=self.intrinsics)
         metres, mask = (*others, None, None)[:2]
-        return join_depth(image_id, color, metres, mask=mask, scale=self.scale, intrinsics=self.intrinsics)
+        return Files(color, metres, mask, self.scale, self.intrinsics)
 
     def _read(self, file: str, place: Place) -> bytes:
         start, size = place
@@ -92,39 +84,35 @@ class WebDatasetSource(Indexed):
             raise SourceRejected("tar file changed")
         return content[_HEADER:]
 
-    def describe(self) -> str:
-        """What the source is, in a line."""
-        depth = " with depth" * self.has_depth
-        return (
-            f"{len(self)} images{depth} in {len(self.index.facts['files'])} tar files of {self.store}"
-            + skipped_text(self.skipped)
-        )
+    def files(self) -> Iterator[str]:
+        """Relative paths of the tar files."""
+        return iter(self.index.facts["files"])
+
+    def facts(self) -> Iterator[str]:
+        """Ids and places of all images."""
+        return map(repr, self.index.items())
 
 
 @hookimpl
 def ssrl_open_source(uri: str) -> WebDatasetSource | None:
-    """The images of a ``webdataset:`` URI. Raises SourceError where there are none."""
-    scheme, _, rest = uri.partition(":")
-    if scheme != "webdataset":
+    """The images of a ``webdataset:`` URI. Raises SourceError if there are none."""
+    located = locate(uri, "webdataset", options=_OPTIONS, files=(".tar",))
+    if located is None:
         return None
-    text, _, query = rest.partition("?")
-    options = query_options(uri, query, known=_OPTIONS)
+    store, name, options = located
     if "mask" in options and "depth" not in options:
-        raise SourceError(f"image source {uri!r}: mask needs depth")
+        raise SourceError(f"image source {uri!r}: the option mask needs the option depth")
     scale, intrinsics = scale_option(uri, options), intrinsics_option(uri, options)
-    store, name = locate(uri, text, example="webdataset:/data/shards", files=(".tar",))
-    skipped = Counter[str]()
-    files = (
-        [name] if name else [path for path in store.files(skipped) if fnmatchcase(path, options.get("files", "*.tar"))]
-    )
+    pattern = options.get("files", "*.tar")
+    files = [name] if name else [path for path in store.files(Counter()) if fnmatchcase(path, pattern)]
     if not files:
-        raise SourceError(f"image source {uri!r}: no tar file {options.get('files', '*.tar')} in {str(store)!r}")
+        raise SourceError(f"image source {uri!r}: no tar file {pattern} in {str(store)!r}")
     parts = tuple(options.get(part, "") for part in ("image", "depth", "mask"))
-    skipped.clear()
     try:
         stamps = [(file, store.stamp(file)) for file in files]
-    except Exception as err:  # each file system has errors of its own
-        raise SourceError(f"image source {uri!r}: cannot look at its tar files: {type(err).__name__}: {err}") from err
+    except Exception as err:  # each file system raises its own exceptions
+        raise SourceError(f"image source {uri!r}: cannot access its tar files: {type(err).__name__}: {err}") from err
+    skipped = Counter[str]()
     index = index_by_id(
         _entries(store, files, parts, skipped),
         {"files": files, "skipped": skipped},
@@ -141,10 +129,11 @@ def ssrl_open_source(uri: str) -> WebDatasetSource | None:
 def _entries(
     store: Store, files: Iterable[str], parts: tuple[str, ...], skipped: Counter[str]
 ) -> Iterator[tuple[str, list[object]]]:
-    """Id and value of each sample that is whole."""
+    """Id and value of each complete sample."""
     image, *others = parts
     for number, file in enumerate(files):
-        for key, members in _samples(store, file, skipped):
+        for key, run in groupby(_members(store, file, skipped), key=itemgetter(0)):
+            members = {extension: place for _, extension, place in run}
             wanted = [image or next((name for name in IMAGES if name in members), ""), *filter(None, others)]
             if all(name in members for name in wanted):
                 yield f"{file}/{key}", [number, *(members[name] for name in wanted)]
@@ -152,40 +141,24 @@ def _entries(
                 skipped["no depth or mask" if wanted[0] in members else "no image"] += 1
 
 
-def _samples(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[str, dict[str, Place]]]:
-    """The common name of each sample, and the places of its members by their extensions."""
-    current, members = "", dict[str, Place]()
-    for path, place in _members(store, file, skipped):
-        folder, slash, name = path.rpartition("/")
-        stem, dot, extension = name.partition(".")
-        if not stem or not dot:
-            skipped["hidden" if dot else "member without extension"] += 1
-            continue
-        key = folder + slash + stem
-        if key != current and members:
-            yield current, members
-            members = {}
-        current = key
-        members[extension.lower()] = place
-    if members:
-        yield current, members
-
-
-def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[str, Place]]:
+def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[str, str, Place]]:
+    """The path up to the first dot, extension and place of each member."""
     try:
         with store.open(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             while member := archive.next():
-                archive.members = []  # type: ignore[attr-defined]  # or else it remembers them all
+                archive.members = []  # type: ignore[attr-defined]  # otherwise the memory grows with the members
                 if not member.isreg() or member.issparse():
                     continue
-                try:
-                    member.name.encode()
-                except UnicodeEncodeError:
+                folder, slash, name = member.name.rpartition("/")
+                stem, dot, extension = name.partition(".")
+                if not is_text(member.name):
                     skipped["name is not Unicode"] += 1
-                    continue
-                yield member.name, (member.offset_data, member.size)
+                elif stem and dot:
+                    yield folder + slash + stem, extension.lower(), (member.offset_data, member.size)
+                else:
+                    skipped["hidden" if dot else "member without extension"] += 1
             opened.seek(archive.offset)
-            if opened.read(_HEADER).strip(b"\0"):  # a damaged header ends the walk like the end of the archive
+            if opened.read(_HEADER).strip(b"\0"):  # tarfile takes a damaged header for the end of the archive
                 raise tarfile.ReadError
-    except Exception:  # cut short, compressed, no tar file at all, or not to be had
+    except Exception:  # truncated, compressed, not a tar file, or not readable
         skipped["tar file not readable to its end"] += 1

@@ -1,0 +1,129 @@
+"""The base class of the built-in sources: images by position, decoding with or without depth, and the digest."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..types import Intrinsics, SourceImage
+from .depth import read_depth
+from .images import read_rgb
+from .index import Index
+from .store import Store
+
+MOST_HASHED = 100_000
+"""Number of files whose content a digest covers; of further files it covers the size."""
+
+_THREADS = 8  # network file systems and object stores answer slowly, but many requests at a time
+
+
+class Files(NamedTuple):
+    """What a source has read for one image.
+
+    Attributes:
+        color: content of the image file.
+        depth: content of the depth file, or its array; None if depth is not wanted or the source has none.
+        mask: content of an image file or array with 0 where depth is invalid.
+        scale: metres per unit of a depth of whole numbers.
+        intrinsics: of the colour image as stored; None if unknown.
+    """
+
+    color: bytes
+    depth: bytes | np.ndarray | None = None
+    mask: bytes | None = None
+    scale: float = 0.001
+    intrinsics: Intrinsics | None = None
+
+
+class FileSource(ABC):
+    """Images in files of a store.
+
+    Attributes:
+        store: folder of the files.
+        has_depth: whether the images have depth.
+        index: ids of the images.
+    """
+
+    blocks = 2  # of a file that the digest covers; 64 for files that contain many images
+
+    if TYPE_CHECKING:
+        store: Store
+
+        @property
+        def has_depth(self) -> bool: ...
+
+        @property
+        def index(self) -> Index: ...
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> number of files or entries that the source leaves out."""
+        return dict(self.index.facts["skipped"])
+
+    def image_id(self, position: int) -> str:
+        """The id at a position, in the order of the index."""
+        return self.index.id(position)
+
+    def load(self, image_id: str) -> SourceImage:
+        """One image, with depth if the source has depth.
+
+        Raises:
+            SourceRejected: a file is missing or damaged, or depth does not fit the image.
+        """
+        return self._decode(image_id, self.read(image_id, depth=self.has_depth))
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, but without depth: its file is not read."""
+        return self._decode(image_id, self.read(image_id, depth=False))
+
+    def digest(self) -> str:
+        """A text that changes if the set of files or the content of a file changes.
+
+        It covers relative paths, sizes, and blocks of 4 KiB at the start and the end of the first 100,000 files. Of
+        files that contain many images it covers 64 blocks, spread evenly. Modification times of local files do not
+        count. For remote files it covers size and ``ukey``, the identifier that the file system gives to a version.
+        """
+        total = hashlib.sha256()
+        for fact in self.facts():
+            total.update(fact.encode() + b"\0")
+        files, number = iter(self.files()), count()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while batch := [(path, next(number)) for path in islice(files, 1000)]:
+                for fingerprint in pool.map(self._fingerprint, batch):
+                    total.update(fingerprint.encode() + b"\0")
+        return total.hexdigest()
+
+    def _fingerprint(self, file: tuple[str, int]) -> str:
+        path, number = file
+        return f"{path} {self.store.fingerprint(path, blocks=self.blocks if number < MOST_HASHED else 0)}"
+
+    def _decode(self, image_id: str, files: Files) -> SourceImage:
+        # Depth and intrinsics belong to the pixels as stored, whatever the EXIF orientation.
+        stored = self.has_depth or files.intrinsics is not None
+        rgb = read_rgb(files.color, upright=not stored, shrink=not stored)
+        height, width = rgb.shape[:2]
+        depth = None
+        if files.depth is not None:
+            depth = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height))
+        return SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=files.intrinsics)
+
+    @abstractmethod
+    def read(self, image_id: str, *, depth: bool) -> Files:
+        """The contents of the files of one image. Raises SourceRejected."""
+
+    @abstractmethod
+    def files(self) -> Iterator[str]:
+        """Relative paths of all files on which the images depend."""
+
+    def facts(self) -> Iterable[str]:
+        """What the images depend on besides the content of ``files``."""
+        return ()
