@@ -1,14 +1,15 @@
-"""Saved rollouts are worth what the verifiers of today say."""
+"""Scoring saved rollouts again with the installed verifiers."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from ssrl_core.cli import app
+from ssrl_core.cli.score import rescore, text_of_scores
 from ssrl_core.errors import SSRLError, UnknownPlugin
 from ssrl_core.mix import load_mix
-from ssrl_core.cli.score import rescore, text_of_scores
 from ssrl_core.reward import Key, score
 
 RIGHT, WRONG, FORMLESS = "<think>I look.</think>\\boxed{A}", "<think>I look.</think>\\boxed{B}", "A"
@@ -158,11 +159,9 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     file = write_lines(tmp_path / "r.jsonl", *(key | {"completion": text, "score": 1.0} for text in completions))
 
     def ssrl(*arguments):
-        command = [sys.executable, "-m", "ssrl_core", "score", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True)
+        return CliRunner().invoke(app(["score"]), ["score", *map(str, arguments)])
 
-    facts = json.loads(ssrl(file, "--json").stdout)["tasks"]["flipped_patch@1"]
+    facts = json.loads(ssrl(file, "--json").output)["tasks"]["flipped_patch@1"]
     assert (facts["n"], facts["acc"], facts["format"], facts["differ"]) == (2, 0.5, 1.0, 1)
-    assert "flipped_patch@1" in ssrl(file).stdout and "1 of 2" in ssrl(file).stdout
-    missing = ssrl(tmp_path / "nothing.jsonl")
-    assert missing.returncode == 2 and "Traceback" not in missing.stderr
+    assert "flipped_patch@1" in ssrl(file).output and "1 of 2" in ssrl(file).output
+    assert isinstance(ssrl(tmp_path / "nothing.jsonl").exception, SSRLError)

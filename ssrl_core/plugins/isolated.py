@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from threading import Lock
@@ -34,7 +34,7 @@ REFUSED = 30
 
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
-    "from ssrl_core.plugins.isolated import serve; serve()"
+    "from ssrl_core.plugins import bind; from ssrl_core.plugins.isolated import serve; serve(bind)"
 )
 
 
@@ -114,10 +114,8 @@ def _exchange(process: subprocess.Popen[bytes], seconds: float, *messages: objec
     return reply
 
 
-def serve() -> None:
-    """Score the answers that come on standard input. Runs in the subprocess."""
-    from . import bind
-
+def serve(bind: Callable[..., Any]) -> None:
+    """Score the answers that come on standard input. Runs in the subprocess; ``bind`` is ``plugins.bind``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the standard input
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a plugin prints must not get among the replies
