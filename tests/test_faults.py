@@ -194,48 +194,49 @@ ROW = {
 }
 
 
-@pytest.mark.parametrize("attack", ["pickle", "endless file", "bomb", "footer that lies"])
-def test_a_malicious_shard_runs_nothing_fills_no_memory_and_is_made_again(toy_mix, tmp_path, attack):
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
+def attacks(flag):
+    """Name -> settings of an export, and a function that forges its shard."""
+    import pyarrow as pa
+
+    payload = f"cposix\nsystem\n(S'touch {flag}'\ntR.".encode()
+    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": payload}
+    pickled = pa.schema([pa.field("data_source", pa.binary(), metadata=extension)])
+    return {
+        "pickle": ({}, {"columns": pa.table([pa.array([b"x"] * 10)], schema=pickled)}),
+        "endless file": ({"files": True}, {"columns": [ROW | {"images": ["/dev/zero"]}] * 10}),
+        "bomb": ({}, {"columns": [ROW | {"images": [{"bytes": bytes(50_000_000)}]}] * 10}),
+        "footer that lies": ({}, {"columns": [ROW | {"images": []}], "rows": 10}),
+    }
+
+
+def test_a_malicious_shard_runs_nothing_fills_no_memory_and_is_made_again(toy_mix, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
     from ssrl_core.export import export
-    from ssrl_core.export.plan import digest, settled
+    from ssrl_core.export.plan import digest, folder_of
     from ssrl_core.export.shards import Job
 
-    mix, folder, flag = toy_mix(), tmp_path / "out", tmp_path / "was run"
-    settings = {"samples": 10, "shard_size": 10, "files": attack == "endless file"}
-    whole = export(mix, folder, **settings)
-    job = Job(folder, "train", 10, 10, None, settings["files"], digest(settled(folder)))
-    shard = folder / whole["shards"][0]["file"]
-    if attack == "pickle":
-        payload = f"cposix\nsystem\n(S'touch {flag}'\ntR.".encode()
-        field = pa.field(
-            "data_source",
-            pa.binary(),
-            metadata={
-                "ARROW:extension:name": "arrow.py_extension_type",
-                "ARROW:extension:metadata": payload,
-            },
-        )
-        table = pa.table([pa.array([b"x"] * 10)], schema=pa.schema([field]))
-        forged(shard, job, columns=table)
-    elif attack == "endless file":
-        forged(shard, job, columns=[ROW | {"images": ["/dev/zero"]}] * 10)
-    elif attack == "bomb":
-        forged(shard, job, columns=[ROW | {"images": [{"bytes": bytes(50_000_000)}]}] * 10)
-        assert shard.stat().st_size < 1_000_000
-    else:
-        forged(shard, job, columns=[ROW | {"images": []}], rows=10)
+    mix, flag, exports = toy_mix(), tmp_path / "was run", {}
+    for attack, (settings, shard) in attacks(flag).items():
+        folder, settings = tmp_path / attack, {"samples": 10, "shard_size": 10, **settings}
+        exports[str(folder)] = settings, export(mix, folder, **settings)
+        job = Job(folder, "train", 10, 10, None, "files" in settings, digest(folder_of(folder).plan()))
+        forged(folder / exports[str(folder)][1]["shards"][0]["file"], job, **shard)
+    bomb = next((tmp_path / "bomb").glob("*.parquet"))
+    assert bomb.stat().st_size < 1_000_000
     limited = (
-        "import resource, sys; from pathlib import Path; from ssrl_core.export import export\n"
+        "import json, resource, sys; from pathlib import Path; from ssrl_core.export import export\n"
         "import pyarrow.parquet; from ssrl_core.mix import load_mix; load_mix(sys.argv[1])[0]\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak(); resource.setrlimit(resource.RLIMIT_AS, (8_000_000_000,) * 2)\n"
-        "export(Path(sys.argv[1]), Path(sys.argv[2]), **eval(sys.argv[3])); print(peak() - before)"
+        "for folder, (settings, _) in json.loads(sys.argv[2]).items():\n"
+        "    export(Path(sys.argv[1]), Path(folder), **settings)\n"
+        "print(peak() - before)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    arguments = [sys.executable, "-c", limited, str(mix), str(folder), repr(settings)]
-    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    arguments = [sys.executable, "-c", limited, str(mix), json.dumps(exports)]
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not flag.exists()
     assert int(result.stdout) < 300_000  # KB
-    assert json.loads((folder / "manifest.json").read_text()) == whole
+    for folder, (_, manifest) in exports.items():
+        assert json.loads((Path(folder) / "manifest.json").read_text()) == manifest, folder
