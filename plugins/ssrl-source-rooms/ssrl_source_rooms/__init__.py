@@ -1,10 +1,14 @@
-"""The source ``synthetic:``: procedural rooms with exact depth, without end and without any file.
+"""The source ``synthetic:``: images of procedural rooms with exact depth and known intrinsics.
 
     synthetic:
     synthetic:?width=448&height=336&seed=7
 
-``width`` and ``height`` are in pixels (defaults 320 x 240), ``seed`` chooses another world of scenes (default 0).
-The image at a position has the position in decimal digits as its id; it depends on seed, id and size only.
+Options: ``width`` and ``height`` in pixels (default 320 and 240), and ``seed``, which selects another set of rooms
+(default 0). There are 2**31 images. The id of an image is its position in decimal digits. An image depends only on
+seed, id and size.
+
+Modules: ``scene`` renders one room. ``rooms`` places the ``furniture``, which consists of the shapes of ``geometry``
+with ``materials`` and ``pictures``; ``render`` draws the shapes.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ _LIMITS = {"width": (64, 2048), "height": (64, 2048), "seed": (0, 2**63 - 1)}
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSource:
-    """Rooms made on demand; see ``scene``.
+    """Rooms that are rendered on demand; see ``scene``.
 
     Attributes:
         width, height: of every image, in pixels.
-        seed: of the world that the scenes belong to.
+        seed: of the set of rooms.
     """
 
     width: int = 320
@@ -40,31 +44,27 @@ class SyntheticSource:
         return SCENES
 
     def image_id(self, position: int) -> str:
-        """The position in decimal digits."""
+        """The position in decimal digits. Raises IndexError if it is out of range."""
         if not 0 <= position < SCENES:
             raise IndexError(f"position {position} is not in 0 .. {SCENES - 1}")
         return str(position)
 
     def load(self, image_id: str) -> SourceImage:
-        """Render one scene. Raises SourceError where the id is no position."""
+        """One room with depth and intrinsics. Raises SourceError if the id is not a position."""
         position = int(image_id) if _ID.fullmatch(image_id) else SCENES
         if position >= SCENES:
             raise SourceError(f"synthetic image {image_id!r}: ids are whole numbers from 0 to {SCENES - 1}")
-        # Not at import: listing and opening sources stays quick.
+        # Imported here so that listing and opening sources stays fast.
         from .scene import render_scene
 
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(position,))))
         rgb, depth, intrinsics = render_scene(rng, width=self.width, height=self.height)
         return SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=intrinsics)
 
-    def describe(self) -> str:
-        """What the source is, in a line."""
-        return f"procedural rooms, {self.width} x {self.height} pixels, seed {self.seed}, made on demand"
-
 
 @hookimpl
 def ssrl_open_source(uri: str) -> SyntheticSource | None:
-    """The rooms of a ``synthetic:`` URI. Raises SourceError for options that it does not have."""
+    """The rooms of a ``synthetic:`` URI. Raises SourceError for a path, or an invalid option."""
     scheme, _, rest = uri.partition(":")
     if scheme != "synthetic":
         return None

@@ -1,4 +1,4 @@
-"""Pieces of furniture and small things: each function decides on sizes and returns how to build the piece.
+"""Pieces of furniture and small things. Each function draws random sizes and returns a function that builds the piece.
 
 A piece is built in a local frame: x from -width/2 to width/2, y from -depth (front) to 0 (back), z up from the floor.
 """
@@ -34,7 +34,7 @@ from .materials import (
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Something that can be put somewhere: its bounds in metres, and what builds it there."""
+    """A piece of furniture: its bounds in metres, and the function that builds it at a place."""
 
     width: float
     depth: float
@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The materials that the furniture of one room shares."""
+    """The materials shared by the furniture of one room."""
 
     wood: Material
     second: Material
@@ -56,7 +56,7 @@ class Style:
     leaves: tuple[Material, ...]
 
     def any(self, rng: np.random.Generator, *groups: str) -> Material:
-        """One material of the named fields."""
+        """A random material from the named fields."""
         pool: list[Material] = []
         for group in groups or ("wood", "second", "white"):
             found = getattr(self, group)
@@ -68,7 +68,7 @@ WOODS = ("b08a5e", "8a5a34", "5d3b24", "d2b48c", "a8754a", "c9a777", "6f4e37", "
 
 
 def wood(rng: np.random.Generator, colour: Colour | None = None) -> Material:
-    """Sawn and varnished wood."""
+    """Sawn, varnished wood, by default of a random colour."""
     base = linear(WOODS[int(rng.integers(len(WOODS)))]) if colour is None else colour
     return Material(
         base,
@@ -81,7 +81,7 @@ def wood(rng: np.random.Generator, colour: Colour | None = None) -> Material:
 
 
 def make_style(rng: np.random.Generator) -> Style:
-    """A set of materials that go together."""
+    """A random set of matching materials."""
     hue = any_hue(rng)
     kinds = ("plain", "plain", "stripes", "plaid", "patches")
     fabrics = tuple(
@@ -233,7 +233,7 @@ def sofa(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def bed(rng: np.random.Generator, style: Style) -> Piece:
-    """A bed with its head at the wall."""
+    """A bed with its head at y = 0."""
     width, depth = rng.uniform(0.95, 1.7), rng.uniform(1.95, 2.1)
     frame, cover, sheet = style.any(rng), style.any(rng, "fabrics"), style.white
     pillow = style.any(rng, "fabrics", "white")
@@ -258,7 +258,7 @@ def bed(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def bookcase(rng: np.random.Generator, style: Style) -> Piece:
-    """Open shelves with books and things."""
+    """Open shelves with books and small things."""
     width, depth, height = rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36), rng.uniform(0.8, 2.1)
     body, rows = style.any(rng), max(2, round(height / 0.36))
     step = (height - 0.08) / rows
@@ -295,7 +295,7 @@ def bookcase(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def cabinet(rng: np.random.Generator, style: Style, *, kind: str) -> Piece:
-    """A closed cabinet: ``sideboard``, ``dresser``, ``wardrobe``, ``counter`` or ``nightstand``."""
+    """A closed cabinet of the kind ``sideboard``, ``dresser``, ``wardrobe``, ``counter`` or ``nightstand``."""
     sizes = {
         "sideboard": ((1.1, 1.9), (0.38, 0.48), (0.6, 0.85)),
         "dresser": ((0.7, 1.2), (0.42, 0.5), (0.75, 1.1)),
@@ -327,7 +327,7 @@ def cabinet(rng: np.random.Generator, style: Style, *, kind: str) -> Piece:
 
 
 def desk(rng: np.random.Generator, style: Style) -> Piece:
-    """A desk with drawers on one side and a screen on it."""
+    """A desk with drawers on one side and a screen on top."""
     width, depth, height = rng.uniform(1.1, 1.7), rng.uniform(0.6, 0.75), rng.uniform(0.71, 0.76)
     top, body, side = style.any(rng), style.any(rng, "wood", "white", "metal"), int(rng.choice([-1, 1]))
     face = fronts(
@@ -415,7 +415,7 @@ def fridge(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def floor_lamp(rng: np.random.Generator, style: Style) -> Piece:
-    """A lamp on a pole; its shade glows when it is on."""
+    """A floor lamp on a pole; its shade glows if it is on."""
     height, r = rng.uniform(1.35, 1.75), rng.uniform(0.16, 0.26)
     on = rng.random() < 0.6
     shade = Material(hsv(float(rng.uniform(0.05, 0.15)), float(rng.uniform(0.1, 0.5)), 0.95), glow=2.6 if on else 0.0)
@@ -458,7 +458,7 @@ def plant(rng: np.random.Generator, style: Style, *, small: bool = False) -> Pie
 
 
 def crate(rng: np.random.Generator, style: Style) -> Piece:
-    """A cardboard box, a wooden crate or a chest, sometimes with another on it."""
+    """A cardboard box, a wooden crate or a chest, sometimes with a second one on top."""
     width, depth, height = (rng.uniform(0.25, 0.6) for _ in range(3))
     height = min(height, 0.5)
 
@@ -505,7 +505,7 @@ def bin(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def suitcase(rng: np.random.Generator, style: Style) -> Piece:
-    """A suitcase or a bag, standing."""
+    """A standing suitcase or bag."""
     width, height, depth = rng.uniform(0.35, 0.5), rng.uniform(0.45, 0.7), rng.uniform(0.18, 0.26)
     shell, trim = slats(style.any(rng, "accents", "fabrics").colour, step=0.07, depth=0.35), style.dark
 
@@ -521,7 +521,7 @@ def suitcase(rng: np.random.Generator, style: Style) -> Piece:
 
 
 def small_thing(rng: np.random.Generator, style: Style) -> Piece:
-    """Something that stands on a table."""
+    """A random small thing that stands on a table."""
     kind = int(rng.integers(10))
     accent, other = style.any(rng, "accents", "white"), style.any(rng, "accents", "metal", "white")
     if kind == 0:  # a cup

@@ -1,7 +1,7 @@
-"""The shapes of a scene: boxes, flat panels, balls and cones, placed in a room and collected for the renderer.
+"""The shapes of a scene: boxes, flat panels, balls and cones in world coordinates.
 
-World coordinates are metres with z up; the floor is z = 0. Everything here is plain Python numbers, because a scene
-has a hundred shapes and thousands of pixels: only the renderer works on arrays.
+World coordinates are metres with z up; the floor is z = 0. Shapes are plain Python numbers, because a scene has about
+a hundred of them; only the renderer, which works on pixels, uses arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A flat rectangle, or the ellipse inside it, seen from the side that its normal points to."""
+    """A flat rectangle, or the ellipse inside it. It is visible from the side to which its normal points."""
 
     origin: Vector
     along: Vector
@@ -40,7 +40,7 @@ class Panel(NamedTuple):
 
 
 class Cone(NamedTuple):
-    """An upright frustum of a cone with a lid; a cylinder where both radii agree."""
+    """An upright frustum of a cone with a lid; a cylinder if both radii are equal."""
 
     base: Vector
     height: float
@@ -51,13 +51,15 @@ class Cone(NamedTuple):
 
 
 class Ball(NamedTuple):
+    """A sphere."""
+
     centre: Vector
     radius: float
     material: int
 
 
 class Top(NamedTuple):
-    """A free rectangle on a piece of furniture, where small things can stand, with its clearance above in metres."""
+    """A free rectangle on a piece of furniture for small things, with the clearance above it in metres."""
 
     place: Place
     x0: float
@@ -70,7 +72,7 @@ class Top(NamedTuple):
 
 @dataclass
 class Shapes:
-    """What a scene consists of. Builders append; the renderer reads."""
+    """All shapes of a scene. ``Place`` appends to the lists; the renderer reads them."""
 
     boxes: list[Box] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
@@ -91,7 +93,7 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A local frame: x to the right and y to the back of what is built there, turned by ``yaw`` about z."""
+    """A local coordinate frame, rotated by ``yaw`` about z: x points to the right of a piece and y to its back."""
 
     shapes: Shapes
     x: float
@@ -105,7 +107,7 @@ class Place:
         return (self.x + c * x - s * y, self.y + s * x + c * y, self.z + z)
 
     def turned(self, x: float, y: float, z: float = 0.0, *, yaw: float = 0.0) -> Place:
-        """The frame at a local point, turned further."""
+        """The frame at a local point, rotated further by ``yaw``."""
         wx, wy, wz = self.world(x, y, z)
         return Place(self.shapes, wx, wy, wz, self.yaw + yaw)
 
@@ -113,7 +115,7 @@ class Place:
         self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], material: Material,
         *, front: Material | None = None, top: Material | None = None, casts: bool = True,
     ) -> None:  # fmt: skip
-        """Add a box that fills the given ranges; ``front`` faces -y."""
+        """Add a box with the given ranges of local coordinates; ``front`` faces -y."""
         side = self.shapes.number(material)
         first = side if front is None else self.shapes.number(front)
         lid = side if top is None else self.shapes.number(top)
@@ -137,14 +139,14 @@ class Place:
     def mat(
         self, x: tuple[float, float], y: tuple[float, float], z: float, material: Material, *, round: bool = False
     ) -> None:
-        """Add a level panel that faces up."""
+        """Add a horizontal panel that faces up."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         self._panel(self.world(x[0], y[0], z), (c, s, 0.0), (-s, c, 0.0), x[1] - x[0], y[1] - y[0], material, round)
 
     def leaf(
         self, foot: Vector, *, heading: float, rise: float, length: float, width: float, material: Material
     ) -> None:
-        """Add an elliptical leaf that grows from a local point, seen from both sides."""
+        """Add an elliptical leaf at a local point, visible from both sides; ``heading`` and ``rise`` in radians."""
         heading += self.yaw
         up = (math.cos(heading) * math.cos(rise), math.sin(heading) * math.cos(rise), math.sin(rise))
         along = (-math.sin(heading), math.cos(heading), 0.0)
@@ -163,7 +165,7 @@ class Place:
         self, x: float, y: float, z: tuple[float, float], radius: float, material: Material,
         *, top_radius: float | None = None, lid: Material | None = None,
     ) -> None:  # fmt: skip
-        """Add an upright frustum, by default a cylinder, with a lid of its own material or of ``lid``."""
+        """Add an upright frustum, by default a cylinder. The lid has the material ``lid``, by default the same."""
         number = self.shapes.number(material)
         self.shapes.cones.append(
             Cone(
@@ -181,5 +183,5 @@ class Place:
         self.shapes.balls.append(Ball(self.world(x, y, z), radius, self.shapes.number(material)))
 
     def top(self, x: tuple[float, float], y: tuple[float, float], z: float, *, clearance: float = 9.0) -> None:
-        """Offer a rectangle on which small things may stand."""
+        """Add a free rectangle on which small things may stand."""
         self.shapes.tops.append(Top(self, x[0], x[1], y[0], y[1], z, clearance))

@@ -1,7 +1,7 @@
-"""What surfaces look like: a base colour, amounts of four kinds of noise, and a pattern where there is one.
+"""Materials of surfaces: a base colour, four kinds of noise, and an optional pattern.
 
-Patterns are evaluated per pixel, only where they are seen, and fade out when a pixel covers more than their detail.
-Colours are linear light, float32; coordinates ``u`` and ``v`` are metres along a surface.
+Patterns are evaluated for visible pixels only, and fade out when a pixel covers more than their detail. Colours are
+linear light, float32; coordinates ``u`` and ``v`` are metres along a surface.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LEVELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The pixels that show one material; arrays of length n.
+    """The pixels of one material, as arrays of length n.
 
     Attributes:
         u, v: metres along the surface, float32.
-        size: metres that a pixel covers there, float32.
-        where: the pixels' positions in the picture.
-        layers: noise of the whole picture, 4 x pixels, float32; see ``noise_tile``.
+        size: side of the area that a pixel covers on the surface, in metres, float32.
+        where: flat indices of the pixels in the image.
+        layers: noise of the whole image, 4 x pixels, float32; see ``noise_tile``.
     """
 
     u: np.ndarray
@@ -37,25 +37,25 @@ class Pixels:
     layers: np.ndarray
 
     def noise(self, layer: int) -> np.ndarray:
-        """One kind of noise at these pixels, float32."""
+        """The values of one noise channel at these pixels, float32."""
         return np.asarray(self.layers[layer].take(self.where))
 
     def part(self, chosen: np.ndarray) -> Pixels:
-        """Some of the pixels."""
+        """The pixels that a mask or an index array selects."""
         return Pixels(self.u[chosen], self.v[chosen], self.size[chosen], self.where[chosen], self.layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """One kind of surface.
+    """A material of surfaces.
 
     Attributes:
         colour: base colour.
-        cloud, grain, streak, stain: standard deviation of each noise, as a share of the colour.
-        paint: the colour, 3 x n, of pixels; replaces ``colour``.
-        glow: emitted light as a multiple of the colour; 0 for what is only lit.
-        gloss: strength of a highlight, 0 to 1.
-        fibrous: the streaks run along the longer side of each face, as in sawn wood.
+        cloud, grain, streak, stain: standard deviation of each noise channel, relative to the colour.
+        paint: function from pixels to their colours, 3 x n, which replace ``colour``; None for a plain surface.
+        glow: emitted light as a multiple of the colour; 0 for surfaces that only reflect.
+        gloss: strength of the highlight, in [0, 1].
+        fibrous: whether streaks run along the longer side of each face, as in sawn wood.
     """
 
     colour: Colour
@@ -70,18 +70,18 @@ class Material:
 
 
 def rgb(red: float, green: float, blue: float) -> Colour:
-    """A linear colour."""
+    """A colour from its linear components in [0, 1]."""
     return np.array([red, green, blue], np.float32)
 
 
 def linear(colour: str) -> Colour:
-    """The linear colour of ``rrggbb``."""
+    """The linear colour of the hexadecimal display colour ``rrggbb``."""
     value = np.array([int(colour[k : k + 2], 16) / 255 for k in (0, 2, 4)], np.float32)
     return value**2.2
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """The linear colour of hue in [0, 1), saturation and value in [0, 1] (of the display)."""
+    """The linear colour of a hue in [0, 1), and of saturation and value in [0, 1], all as displayed."""
     return np.array([c**2.2 for c in colorsys.hsv_to_rgb(hue % 1, saturation, value)], np.float32)
 
 
@@ -90,15 +90,15 @@ _HUE_SHARES = np.cumsum([3, 4, 5, 5, 5, 4, 3, 3, 3, 3, 4, 5, 4, 2, 0.7, 1.3]) / 
 
 
 def any_hue(rng: np.random.Generator) -> float:
-    """A hue in [0, 1) as they are found in homes: warm, green and blue ones rather than violet."""
+    """A random hue in [0, 1) with the frequencies of homes: more warm, green and blue hues than violet ones."""
     return float((_HUES[int(np.searchsorted(_HUE_SHARES, rng.random()))] + rng.normal(0, 0.012)) % 1)
 
 
 @lru_cache(maxsize=1)
 def noise_tile() -> np.ndarray:
-    """A seamless tile of noise with its smaller versions below it, uint8, rows x (TILE + 1) x 4, 128 +- 40.
+    """A periodic tile of noise and its mipmap levels below it, uint8, rows x (TILE + 1) x 4, mean 128, deviation 40.
 
-    The channels are clouds, fine grain, streaks along v, and large stains. It is a constant, made at first use.
+    The channels are clouds, fine grain, streaks along v, and large stains. The tile is constant and made once.
     """
     rng = np.random.Generator(np.random.PCG64(20251027))
     fy, fx = np.meshgrid(np.fft.fftfreq(TILE) * TILE, np.fft.rfftfreq(TILE) * TILE, indexing="ij")
@@ -118,7 +118,7 @@ def noise_tile() -> np.ndarray:
     rows = []
     for _ in range(_LEVELS):
         side = level.shape[0]
-        # One column and one row repeat, so that bilinear look-ups wrap around.
+        # One column and one row are repeated, so that bilinear sampling wraps around.
         padded = np.pad(level, ((0, 1), (0, 1), (0, 0)), mode="wrap")
         rows.append(np.pad(padded, ((0, 0), (0, TILE - side), (0, 0))))
         level = level.reshape(side // 2, 2, side // 2, 2, 4).mean(axis=(1, 3))
@@ -126,10 +126,10 @@ def noise_tile() -> np.ndarray:
 
 
 def look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear samples of ``image`` at points, in the points' shape; one-dimensional points may be any number."""
+    """Bilinear samples of ``image`` at points, in the shape of the points. 1-D arrays may have any length."""
     if x.ndim == 2:
         return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    rows = np.zeros((2, -(-len(x) // 256), 256), np.float32)  # remap takes no row or column longer than 32767
+    rows = np.zeros((2, -(-len(x) // 256), 256), np.float32)  # cv2.remap limits rows and columns to 32767
     flat = rows.reshape(2, -1)
     flat[0, : len(x)], flat[1, : len(x)] = x, y
     found = cv2.remap(image, rows[0], rows[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -138,30 +138,30 @@ def look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _channels(which: int) -> np.ndarray:
-    """The first ``which`` channels of the tile, or the one at a negative index."""
+    """The first ``which`` channels of the tile; for a negative index, only the channel at that index."""
     return np.ascontiguousarray(noise_tile()[..., :which] if which > 0 else noise_tile()[..., which])
 
 
 def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 180.0, channels: int = 4) -> np.ndarray:
-    """Noise of zero mean and unit variance at surface points, in their shape x 4.
+    """Noise of zero mean and unit variance at surface points, in the shape of ``u`` x ``channels``.
 
     Args:
-        u, v: metres.
-        size: metres that a pixel covers; finer detail is averaged away.
+        u, v: positions in metres.
+        size: side of the area that a pixel covers, in metres; finer detail is averaged.
         density: grains per metre at full detail.
-        channels: only that many of ``noise_tile``; a negative index for a single one, in the points' shape.
+        channels: number of channels of ``noise_tile``; a negative index selects one channel, in the shape of ``u``.
     """
     level = np.clip(np.floor(np.log2(np.maximum(size * density, 1.0)) + 0.5), 0, _LEVELS - 1)
     side = np.exp2(-level) * np.float32(TILE)
     x, y = u * np.float32(density / TILE), v * np.float32(density / TILE)
     x = (x - np.floor(x)) * side
-    # The rows above a level sum up to 2 * (TILE - side), and each level has one more for wrapping.
+    # The levels above have 2 * (TILE - side) rows in all, and one more row each for wrapping.
     y = (y - np.floor(y)) * side + 2 * (np.float32(TILE) - side) + level
     return np.asarray((look_up(_channels(channels), x, y) - np.float32(128)) * np.float32(1 / 40))
 
 
 def _hash(*numbers: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """A pseudo-random number out of ``table`` for each tuple of whole numbers."""
+    """A pseudo-random number from ``table`` for each tuple of integers."""
     key = np.zeros(numbers[0].shape, np.int32)
     for number, factor in zip(numbers, (7919, 104729, 1299709), strict=False):
         key += number.astype(np.int32) * factor
@@ -173,17 +173,17 @@ def _table(rng: np.random.Generator) -> np.ndarray:
 
 
 def _stripe(distance: np.ndarray, half: float, size: np.ndarray) -> np.ndarray:
-    """How much of each pixel a line of half width ``half`` covers, at a distance from the line's middle."""
+    """The share of each pixel that a line of half width ``half`` covers, by the distance from the line's centre."""
     return np.asarray(np.clip((half - distance) / size + 0.5, 0, 1) * np.minimum(2 * half / size + 0.2, 1))
 
 
 def _edge(x: np.ndarray) -> np.ndarray:
-    """The distance of each number to the nearest whole one."""
+    """The distance of each number to the nearest integer."""
     return np.asarray(np.abs(x - np.round(x)))
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """``a`` where share is 0, ``b`` where it is 1; colours 3 or 3 x n."""
+    """The linear interpolation from colour ``a`` (share 0) to ``b`` (share 1); colours are 3 or 3 x n."""
     a, b = (c[:, None] if c.ndim == 1 else c for c in (a, b))
     return np.asarray(a + (b - a) * share)
 
@@ -209,7 +209,7 @@ def planks(rng: np.random.Generator, colour: Colour, *, width: float, length: fl
 
 
 def herringbone(rng: np.random.Generator, colour: Colour, *, width: float) -> Material:
-    """Parquet: short boards at right angles in columns."""
+    """Parquet of short boards at right angles, in columns."""
     table = _table(rng)
 
     def paint(p: Pixels) -> np.ndarray:
@@ -232,7 +232,7 @@ def tiles(
     rng: np.random.Generator, colour: Colour, *, width: float, height: float, other: Colour | None = None,
     offset: float = 0.0, joint: Colour | None = None, spread: float = 0.08,
 ) -> Material:  # fmt: skip
-    """Tiles or bricks; a chessboard with ``other``; rows shifted by ``offset`` of a width."""
+    """Tiles or bricks. With ``other``, colours alternate; each row is shifted by ``offset`` of a width."""
     table = _table(rng)
     seam = colour * np.float32(0.6) if joint is None else joint
     half = min(0.006, min(width, height) * 0.06)
@@ -252,7 +252,7 @@ def tiles(
 
 
 def stone(rng: np.random.Generator, colour: Colour, vein: Colour) -> Material:
-    """Marble: veins along lines that noise bends."""
+    """Marble with veins along lines that are distorted by noise."""
     scale, turn = float(rng.uniform(1.5, 4)), float(rng.uniform(-2, 2))
 
     def paint(p: Pixels) -> np.ndarray:
@@ -264,7 +264,7 @@ def stone(rng: np.random.Generator, colour: Colour, vein: Colour) -> Material:
 
 
 def wallpaper(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str) -> Material:
-    """Wallpaper: ``stripes``, ``dots``, ``diamonds`` or ``leaves``, with motifs that vary a little."""
+    """Wallpaper of the kind ``stripes``, ``dots``, ``diamonds`` or ``leaves``, with slightly varying motifs."""
     step = float(rng.uniform(0.09, 0.3))
     thin = float(rng.uniform(0.12, 0.4))
     table = _table(rng)
@@ -311,7 +311,7 @@ def panelling(lower: Material, upper: Material, *, height: float) -> Material:
 
 
 def cloth(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str) -> Material:
-    """Fabric: ``plain``, ``stripes``, ``plaid`` or ``patches``."""
+    """Fabric of the kind ``plain``, ``stripes``, ``plaid`` or ``patches``."""
     step = float(rng.uniform(0.06, 0.2))
     table = _table(rng)
 
@@ -328,7 +328,7 @@ def cloth(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: str)
 
 
 def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width: float, length: float) -> Material:
-    """A rug with borders and a medallion or zigzag field; coordinates run over ``width`` x ``length``."""
+    """A rug of ``width`` x ``length`` metres with borders and a field of stripes, diamonds, zigzags or a medallion."""
     step, kind = float(rng.uniform(0.12, 0.3)), int(rng.integers(4))
     ground, figure, border = colours
 
@@ -354,7 +354,7 @@ def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width:
 def fronts(
     colour: Colour, *, width: float, height: float, columns: int, rows: int, knob: Colour, wide: bool, sunken: bool
 ) -> Material:
-    """The front of a cabinet: doors or drawers with gaps and handles; coordinates run over ``width`` x ``height``."""
+    """The front of a cabinet of ``width`` x ``height`` metres: doors or drawers with gaps and handles."""
     cell_w, cell_h = width / columns, height / rows
 
     def paint(p: Pixels) -> np.ndarray:
@@ -366,7 +366,7 @@ def fronts(
             frame = np.minimum(dx, dy) - 0.055
             face = face * (1 - 0.35 * _stripe(np.abs(frame), 0.006, p.size)) * (1 - 0.06 * (frame > 0))
         column = np.floor(x)
-        # Doors have their handles towards each other, drawers in the middle.
+        # Handles of two doors are next to each other; handles of drawers are in the centre.
         at_x = 0.5 if wide else np.where(column % 2 > 0.5, 0.12, 0.88)
         mx, my = np.abs(x - column - at_x) * cell_w, np.abs(y - np.floor(y) - (0.55 if wide else 0.6)) * cell_h
         half = (0.06, 0.009) if wide else (0.009, 0.06)
@@ -377,7 +377,7 @@ def fronts(
 
 
 def books(rng: np.random.Generator, *, length: float, height: float) -> Material:
-    """A row of book spines of many widths and colours, with titles; coordinates run over ``length`` x ``height``."""
+    """A row of book spines, ``length`` x ``height`` metres, with random widths, colours and titles."""
     count = max(2, int(length / 0.028))
     edges = np.cumsum(rng.uniform(0.5, 1.6, count)).astype(np.float32)
     edges *= length / edges[-1]
@@ -400,7 +400,7 @@ def books(rng: np.random.Generator, *, length: float, height: float) -> Material
 
 
 def folds(rng: np.random.Generator, colour: Colour) -> Material:
-    """A curtain: folds along v."""
+    """A curtain with folds along v."""
     step, phase = float(rng.uniform(0.05, 0.12)), float(rng.uniform(0, 6))
 
     def paint(p: Pixels) -> np.ndarray:
@@ -411,7 +411,7 @@ def folds(rng: np.random.Generator, colour: Colour) -> Material:
 
 
 def slats(colour: Colour, *, step: float, depth: float = 0.5) -> Material:
-    """A surface of upright bars: a radiator, tongue and groove, a crate."""
+    """Vertical bars, as of a radiator, tongue-and-groove panelling or a crate."""
 
     def paint(p: Pixels) -> np.ndarray:
         return np.asarray(colour[:, None] * (1 - depth * _stripe(_edge(p.u / step) * step, step * 0.13, p.size)))
@@ -420,7 +420,7 @@ def slats(colour: Colour, *, step: float, depth: float = 0.5) -> Material:
 
 
 def carton(rng: np.random.Generator, colour: Colour, tape: Colour) -> Material:
-    """Cardboard with a strip of tape and a label somewhere."""
+    """Cardboard with a strip of tape and a label at random positions."""
     at, label = float(rng.uniform(0.1, 0.3)), rng.uniform(0.03, 0.2, 2)
 
     def paint(p: Pixels) -> np.ndarray:
@@ -432,7 +432,7 @@ def carton(rng: np.random.Generator, colour: Colour, tape: Colour) -> Material:
 
 
 def leaf(colour: Colour, *, width: float) -> Material:
-    """A leaf of that width with a pale midrib and veins that slant away from it."""
+    """A leaf of ``width`` metres with a pale midrib and slanted veins."""
 
     def paint(p: Pixels) -> np.ndarray:
         across = np.abs(p.u - width / 2)
@@ -448,7 +448,7 @@ def leaf(colour: Colour, *, width: float) -> Material:
 
 
 def balls(rng: np.random.Generator, colour: Colour, other: Colour, *, radius: float) -> Material:
-    """A toy ball in two colours; ``u`` is the longitude and ``v`` the latitude, as lengths on the ball."""
+    """A toy ball in two colours. ``u`` and ``v`` are longitude and latitude as arc lengths, in metres."""
     count = int(rng.integers(2, 5))
 
     def paint(p: Pixels) -> np.ndarray:
@@ -465,7 +465,7 @@ def picture(image: np.ndarray, *, width: float, height: float, glow: float = 0.0
         pyramid.append(cv2.resize(pyramid[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
     def paint(p: Pixels) -> np.ndarray:
-        # A picture is small on screen, so that one level serves all its pixels.
+        # A picture covers few pixels, so one level of the pyramid is enough for all of them.
         wanted = float(np.partition(p.size, len(p.size) // 2)[len(p.size) // 2]) * columns / width
         level = pyramid[min(len(pyramid) - 1, max(0, round(np.log2(max(wanted, 1e-6)))))]
         x = p.u * np.float32(level.shape[1] / width) - 0.5

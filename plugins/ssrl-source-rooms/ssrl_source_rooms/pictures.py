@@ -1,4 +1,4 @@
-"""Small drawings: what hangs on walls and is seen through windows. uint8 arrays, h x w x 3."""
+"""Drawings for frames on walls and for views through windows, as uint8 arrays, h x w x 3."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def landscape(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def abstract(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Circles, bars and wedges on a ground."""
+    """Circles, bars and wedges on a plain background."""
     image = np.full((height, width, 3), _colour(rng, value=(140, 250)), np.uint8)
     for _ in range(int(rng.integers(4, 10))):
         x, y = int(rng.uniform(0, width)), int(rng.uniform(0, height))
@@ -62,7 +62,7 @@ def abstract(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def portrait(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A head and shoulders."""
+    """A portrait with head and shoulders."""
     image = _gradient(height, width, _colour(rng, value=(40, 200)), _colour(rng, value=(20, 140)))
     x, skin = int(width * rng.uniform(0.42, 0.58)), int(rng.uniform(90, 225))
     cv2.ellipse(image, (x, height), (int(width * 0.36), int(height * 0.36)), 0, 180, 360, _colour(rng), -1, cv2.LINE_AA)
@@ -83,7 +83,7 @@ def portrait(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def poster(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A heading, a drawing and lines of text."""
+    """A poster with a heading, a drawing and lines of text."""
     image = np.full((height, width, 3), _colour(rng, value=(170, 255)), np.uint8)
     ink = _colour(rng, value=(10, 110))
     top = height // 6
@@ -113,7 +113,7 @@ def chart(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def clock(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A clock face that shows some time."""
+    """A clock face with a random time."""
     image = np.full((height, width, 3), (240, 240, 235), np.uint8)
     centre, radius = (width // 2, height // 2), min(height, width) // 2
     cv2.circle(image, centre, radius - 1, _colour(rng, value=(20, 160)), max(2, radius // 8), cv2.LINE_AA)
@@ -129,7 +129,7 @@ def clock(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def outdoors(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A bright view: sky, then houses or trees."""
+    """A bright view through a window: sky above houses or trees."""
     sky = (int(rng.uniform(120, 190)), int(rng.uniform(175, 215)), 250)
     image = _gradient(height, width, sky, (238, 242, 248))
     for _ in range(int(rng.integers(0, 5))):

@@ -1,8 +1,8 @@
-"""Render shapes to colour and exact depth with numpy: intersect, then shade what is seen, once per pixel.
+"""Render shapes to colour and exact depth with NumPy: find the nearest surface of each pixel, then shade it once.
 
-Inverse depth and the edges of a flat face are affine in pixel coordinates, so that a face costs a dozen array
-operations inside its bounding rectangle. Balls and cones are solved as quadratics there. Nothing is approximated in
-the depth; shading takes liberties (shadows are painted onto the room and onto table tops, not traced).
+Inverse depth and the edges of a flat face are affine in pixel coordinates, so a face costs a dozen array operations
+inside its bounding rectangle. Balls and cones are solved as quadratic equations. Depth is exact. Shading is
+approximate: shadows are painted onto the room and onto table tops, not traced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CORNERS = np.array([(x, y, z) for z in (-1.0, 1.0) for y in (-1.0, 1.0) for x i
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera: where it is, where its axes point (3 x 3, rows right, down, forward), and its image."""
+    """A pinhole camera: position, axes (3 x 3, rows right, down, forward), intrinsics and size of the image."""
 
     position: np.ndarray
     axes: np.ndarray
@@ -38,9 +38,9 @@ class Lighting:
     """The light of a room.
 
     Attributes:
-        lamp: position of the main light; ``lamp_colour`` its power, linear.
-        ambient: light from everywhere, linear.
-        sun: direction towards the sun, or None; it shines only through ``window``.
+        lamp: position of the main light. ``lamp_colour`` is its power, linear.
+        ambient: light from all directions, linear.
+        sun: direction towards the sun, or None. The sun shines only through ``window``.
         window: axis (0 or 1) and coordinate of the window's wall, then the ranges of the other axis and of z.
     """
 
@@ -54,7 +54,7 @@ class Lighting:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the picture is developed: exposure, colour shift, vignette, noise of the sensor (grey levels)."""
+    """Parameters of the simulated camera: exposure, colour shift, vignette, sensor noise in grey levels."""
 
     exposure: float
     balance: np.ndarray
@@ -65,7 +65,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class _Faces:
-    """All flat faces, as arrays over faces: a corner, two unit edges, their lengths, normal, material, flags."""
+    """All flat faces, as arrays with one entry per face: corner, two unit edges, lengths, normal, material, flags."""
 
     origin: np.ndarray
     along: np.ndarray
@@ -77,7 +77,7 @@ class _Faces:
 
 
 def look_at(*, yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """The axes of a camera that looks along +y, turned by ``yaw`` to the left, tilted down by ``pitch``."""
+    """The axes of a camera that looks along +y, rotated by ``yaw`` to the left, ``pitch`` down, and ``roll``."""
     forward = np.array([-math.sin(yaw) * math.cos(pitch), math.cos(yaw) * math.cos(pitch), -math.sin(pitch)])
     right = np.array([math.cos(yaw), math.sin(yaw), 0.0])
     down = np.cross(forward, right)
@@ -90,7 +90,7 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour (uint8, H x W x 3) and depth along the optical axis (float32, H x W, metres).
 
-    The first panels of ``shapes`` must be the room's own faces: floor, then walls; they receive shadows.
+    The first panels of ``shapes`` must be the faces of the room, floor first; they receive shadows.
     """
     faces = _faces(shapes, camera.position)
     raster = _Raster(camera, len(faces.material))
@@ -105,7 +105,7 @@ def draw(
 
 
 def _faces(shapes: Shapes, eye: np.ndarray) -> _Faces:
-    """The panels, then those faces of the boxes that look towards the camera."""
+    """The panels, followed by the faces of boxes that are visible from ``eye``."""
     panels = shapes.panels
     origin = np.array([p.origin for p in panels])
     along = np.array([p.along for p in panels])
@@ -119,7 +119,7 @@ def _faces(shapes: Shapes, eye: np.ndarray) -> _Faces:
     if shapes.boxes:
         flat = [np.concatenate(pair) for pair in zip(flat, _box_faces(shapes), strict=True)]
     origin, along, up, size, normal, material, rounded = flat
-    # Sawn wood has its grain along the longer side of each piece.
+    # The grain of sawn wood runs along the longer side of each piece.
     fibrous = np.array([m.fibrous for m in shapes.materials])[material] & (size[:, 0] > size[:, 1])
     along[fibrous], up[fibrous], size[fibrous] = up[fibrous], along[fibrous], size[fibrous][:, ::-1]
     facing = np.einsum("ij,ij->i", normal, eye - origin) > 1e-6
@@ -128,7 +128,7 @@ def _faces(shapes: Shapes, eye: np.ndarray) -> _Faces:
 
 
 def _box_faces(shapes: Shapes) -> list[np.ndarray]:
-    """The six faces of every box; coordinates on upright ones start at the lower left corner."""
+    """The six faces of every box. The coordinates of vertical faces start at the lower left corner."""
     boxes = shapes.boxes
     centre = np.array([b.centre for b in boxes])[:, None]
     half = np.array([b.half for b in boxes])
@@ -153,7 +153,7 @@ def _box_faces(shapes: Shapes) -> list[np.ndarray]:
 
 
 class _Raster:
-    """The nearest surface in each pixel: its inverse depth and its number; curved ones leave normal and u, v too."""
+    """The nearest surface of each pixel: inverse depth and number, and for curved surfaces normal, u and v."""
 
     def __init__(self, camera: Camera, flat: int) -> None:
         shape = camera.height, camera.width
@@ -163,19 +163,19 @@ class _Raster:
         self.shown = np.zeros(shape, np.int32)
         self.curved = np.zeros((5, *shape), np.float32)
         right, down, forward = camera.axes
-        # A pixel's ray, forward component 1, is columns[x] + rows[y].
+        # The ray of a pixel, with forward component 1, is columns[x] + rows[y].
         self.columns = np.outer(right / k.fx, np.arange(camera.width)) + (forward - right * k.cx / k.fx)[:, None]
         self.rows = np.outer(down / k.fy, np.arange(camera.height) - k.cy)
 
     def rays(self, window: tuple[slice, slice] = np.s_[:, :]) -> np.ndarray:
-        """The rays of a window, 3 x h x w, float64."""
+        """The rays of a rectangle of pixels, 3 x h x w, float64."""
         return np.asarray(self.rows[:, window[0], None] + self.columns[:, None, window[1]])
 
     def window(self, corners: np.ndarray, *, flat: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Bounding rectangles (left, right, top, bottom), whole numbers, and whether any of them is seen.
+        """Bounding rectangles in pixels (left, right, top, bottom), and whether they overlap the image.
 
-        ``corners`` are ... x n x 3; of a flat face, in the order in which its edges join them. What is not flat and
-        reaches behind the camera has the whole picture as its rectangle.
+        ``corners`` are ... x n x 3; those of a flat face must be in the order of its edges. The rectangle of a shape
+        that is not flat and extends behind the camera is the whole image.
         """
         at = (corners - self.camera.position) @ self.camera.axes.T
         following = np.roll(at, -1, axis=-2)
@@ -203,16 +203,16 @@ class _Raster:
         rectangles, seen = self.window(faces.origin[:, None] + np.stack([a * 0, a, a + b, b], axis=1), flat=True)
         seen &= np.abs(distance) > 1e-6
         chosen = np.flatnonzero(seen)
-        # u and v times inverse depth, and what is left to the far edges, are affine too: columns plus rows.
+        # u and v times inverse depth, and the distances to the far edges, are affine too: columns plus rows.
         plane = faces.normal[chosen] / distance[chosen, None]
         u = faces.along[chosen] - np.einsum("ij,ij->i", faces.along, offset)[chosen, None] * plane
         v = faces.up[chosen] - np.einsum("ij,ij->i", faces.up, offset)[chosen, None] * plane
         forms = np.stack([plane, u, faces.size[chosen, :1] * plane - u, v, faces.size[chosen, 1:] * plane - v], axis=1)
-        # The chosen forms as columns and negated rows; sums of a handful of products, the same on every run.
+        # The selected forms as columns and negated rows. The sums are short, so their order is always the same.
         across = np.einsum("qfi,iw->qfw", forms, self.columns).astype(np.float32)
         downwards = np.einsum("qfi,ih->qfh", forms, self.rows).astype(np.float32)
         beneath = -downwards
-        # From near to far, so that most hidden faces are done after one comparison.
+        # From near to far, so that most hidden faces need only one comparison.
         middle = offset[chosen] + (a[chosen] + b[chosen]) / 2
         for k in np.argsort(np.einsum("ij,ij->i", middle, middle), kind="stable"):
             number = chosen[k]
@@ -281,7 +281,7 @@ class _Raster:
         lx, ly = ox + lid * dx, oy + lid * dy
         on_lid = (lid > _NEAR) & (lx * lx + ly * ly <= cone.top_radius**2) & (oz > cone.height)
         still = np.zeros_like(x)
-        # Lids are told from walls by their normal, see _shade.
+        # Lids differ from walls by their normals; see _shade.
         self._keep(window, lid, on_lid, number, (still, still, still + 1, lx, ly))
 
     def _keep(
@@ -305,14 +305,14 @@ def _shade(
     shapes: Shapes, faces: _Faces, raster: _Raster, depth: np.ndarray, *, room: tuple[float, float, float],
     lighting: Lighting,
 ) -> np.ndarray:  # fmt: skip
-    """Linear colour, 3 x H x W float32."""
+    """The linear colour of each pixel, 3 x H x W, float32."""
     shown = raster.shown
     cones, balls = shapes.cones, shapes.balls
     eye = raster.camera.position.astype(np.float32)
     ray = raster.rays().astype(np.float32)
     at = ray * depth + eye[:, None, None]
 
-    # Per surface: normal, then the forms that give u and v as a dot product with the position.
+    # For each surface: normal, then the vectors whose dot products with the position are u and v.
     count = len(cones) + len(balls)
     pad = np.zeros((count, 3))
     normals = np.concatenate([faces.normal, pad]).astype(np.float32).T.copy()
@@ -340,7 +340,7 @@ def _shade(
     facing = np.abs(normal[0] * ray[0] + normal[1] * ray[1] + normal[2] * ray[2]) / length
     size = depth / np.float32(raster.camera.intrinsics.fx) / np.sqrt(np.maximum(facing, 0.05))
 
-    # Every surface has its own piece of the noise, so that no two boards are alike.
+    # Every surface has its own part of the noise, so that no two boards are equal.
     shift = ((np.arange(len(material_of)) * 8.0344) % 8).astype(np.float32).take(shown)
     layers = np.empty((4, *shown.shape), np.float32)
     layers[:3] = np.moveaxis(noise(u + shift, v - shift, size, channels=3), 2, 0)
@@ -385,7 +385,7 @@ def _illuminate(
     shapes: Shapes, faces: _Faces, raster: _Raster, at: np.ndarray, normal: np.ndarray, u: np.ndarray, v: np.ndarray,
     *, room: tuple[float, float, float], lighting: Lighting,
 ) -> np.ndarray:  # fmt: skip
-    """The light that falls on each pixel's surface, 3 x H x W."""
+    """The light on each pixel's surface, 3 x H x W."""
     corner = np.ones(raster.shown.shape, np.float32)
     for axis in range(3):
         to_wall = np.minimum(at[axis], np.float32(room[axis]) - at[axis]) * np.float32(1 / 0.22)
@@ -397,7 +397,7 @@ def _illuminate(
     to_lamp = lighting.lamp.astype(np.float32)[:, None, None] - at
     squared = to_lamp[0] ** 2 + to_lamp[1] ** 2 + to_lamp[2] ** 2
     towards = normal[0] * to_lamp[0] + normal[1] * to_lamp[1] + normal[2] * to_lamp[2]
-    # Wrapped a little around edges, as the light of a large lamp and of bright walls is.
+    # Light wraps slightly around edges, as from a large lamp and bright walls.
     lambert = np.maximum(towards / np.sqrt(squared + 0.01) * 0.85 + 0.15, 0)
     direct = lambert / (1.2 + 0.35 * squared) * 3 * lamp_share * (0.5 + 0.5 * corner)
     around = (0.82 + 0.18 * normal[2] - 0.1 * normal[0]) * corner
@@ -409,7 +409,7 @@ def _illuminate(
 
 
 def _sunlit(at: np.ndarray, normal: np.ndarray, lighting: Lighting) -> np.ndarray:
-    """How much sun comes through the window to each pixel's surface."""
+    """The share of sunlight that reaches each pixel's surface through the window."""
     if lighting.sun is None or lighting.window is None:
         return np.zeros_like(at[0])
     axis, wall, across, upright = lighting.window
@@ -428,7 +428,7 @@ def _sunlit(at: np.ndarray, normal: np.ndarray, lighting: Lighting) -> np.ndarra
 
 
 def _highlight(at: np.ndarray, normal: np.ndarray, ray: np.ndarray, lighting: Lighting) -> np.ndarray:
-    """The lamp's mirror image, blurred, 3 x H x W."""
+    """The blurred reflection of the lamp, 3 x H x W."""
     to_lamp = lighting.lamp.astype(np.float32)[:, None, None] - at
     to_lamp /= np.sqrt(to_lamp[0] ** 2 + to_lamp[1] ** 2 + to_lamp[2] ** 2) + np.float32(1e-6)
     half = to_lamp - ray
@@ -442,8 +442,8 @@ def _highlight(at: np.ndarray, normal: np.ndarray, ray: np.ndarray, lighting: Li
 def _look_up_shadows(
     maps: list[tuple[int, np.ndarray]], faces: _Faces, raster: _Raster, u: np.ndarray, v: np.ndarray
 ) -> list[np.ndarray]:
-    """Closeness, lamp and sun shadow of each pixel, in [0, 1], H x W each."""
-    # All maps lie in one picture below each other, with repeated borders; its first rows are empty, for other faces.
+    """Ambient occlusion, lamp shadow and sun shadow of each pixel, in [0, 1], H x W each."""
+    # All maps are stacked in one image, with repeated borders. Its first rows are empty, for faces without a map.
     rows, widest = 4, max((m.shape[1] for _, m in maps), default=1) + 2
     atlas = [np.zeros((rows, widest, 3), np.uint8)]
     forms = np.zeros((4, int(raster.shown.max()) + 1), np.float32)
@@ -458,7 +458,7 @@ def _look_up_shadows(
 
 
 def _shadows(shapes: Shapes, faces: _Faces, raster: _Raster, lighting: Lighting) -> list[tuple[int, np.ndarray]]:
-    """For each face that receives shadows: its number and a map, rows along v, of (closeness, lamp, sun), uint8."""
+    """Number and map of each face that receives shadows; rows are along v, channels (occlusion, lamp, sun), uint8."""
     casters = _casters(shapes)
     if not len(casters):
         return []
@@ -513,7 +513,7 @@ def _shadows(shapes: Shapes, faces: _Faces, raster: _Raster, lighting: Lighting)
 
 
 def _casters(shapes: Shapes) -> np.ndarray:
-    """The outlines of what casts shadows, n x 12 x 3: corners of boxes, rings of cones and balls."""
+    """The outlines of shapes that cast shadows, n x 12 x 3: corners of boxes, rings of cones and balls."""
     outlines = []
     boxes = [b for b in shapes.boxes if b.casts]
     if boxes:
@@ -541,13 +541,13 @@ def _casters(shapes: Shapes) -> np.ndarray:
 
 
 def _fill(plane: np.ndarray, points: np.ndarray, value: int) -> None:
-    """Fill the hull of points (x, y in pixels) with ``value``, in place."""
+    """Fill the convex hull of points (x, y in pixels) with ``value``, in place."""
     hull = cv2.convexHull(np.clip(points, -2000, 2000).astype(np.float32))
     cv2.fillConvexPoly(plane, (hull * 16).astype(np.int32), value, lineType=cv2.LINE_8, shift=4)
 
 
 def _soften(plane: np.ndarray, sigma: float) -> np.ndarray:
-    # Two running means come close to a bell, at a cost that does not depend on its width.
+    # Two box filters approximate a Gaussian, at a cost that does not depend on its width.
     side = max(1, round(sigma * 1.7)) | 1
     if side > 1:
         plane = cv2.blur(cv2.blur(plane, (side, side)), (side, side))
@@ -558,7 +558,7 @@ _CURVE = np.round(255 * (np.arange(4096) / 4095.0) ** (1 / 2.2)).astype(np.uint8
 
 
 def _develop(colour: np.ndarray, shown: np.ndarray, look: Look) -> np.ndarray:
-    """The picture, uint8 H x W x 3: exposed, toned, slightly soft, with the noise of a sensor."""
+    """The image, uint8, H x W x 3, after exposure, tone mapping, slight blur and sensor noise."""
     rows, columns = shown.shape
     luminance = colour[1, ::4, ::4].reshape(-1)
     level = float(np.partition(luminance, len(luminance) * 3 // 5)[len(luminance) * 3 // 5])
@@ -567,11 +567,11 @@ def _develop(colour: np.ndarray, shown: np.ndarray, look: Look) -> np.ndarray:
     x = np.linspace(-1, 1, columns, dtype=np.float32)[None] ** 2
     fall = gain * (1 - np.float32(look.vignette) * (x + y) * 0.5)
     exposed = colour * fall * look.balance.astype(np.float32)[:, None, None]
-    # A shoulder keeps windows and lamps from clipping hard.
+    # The tone curve compresses highlights, so that windows and lamps do not clip.
     toned = exposed * (1 + exposed * np.float32(0.12)) / (1 + exposed * np.float32(0.55))
     index = np.minimum(toned * np.float32(4095 / 1.0), np.float32(4095)).astype(np.uint16)
     picture = cv2.merge([_CURVE.take(channel) for channel in index])
-    # Edges between surfaces are smoothed, as a lens and a sensor would.
+    # Edges between surfaces are smoothed, as by a lens and a sensor.
     edge = np.zeros(shown.shape, np.uint8)
     edge[:, 1:] |= shown[:, 1:] != shown[:, :-1]
     edge[1:] |= shown[1:] != shown[:-1]
@@ -585,7 +585,7 @@ def _develop(colour: np.ndarray, shown: np.ndarray, look: Look) -> np.ndarray:
 
 
 def _sensor_noise(rows: int, columns: int, offset: tuple[int, int]) -> np.ndarray:
-    """Noise of unit variance, rows x columns x 3, cut out of the constant tile of fine grain."""
+    """Noise of unit variance, rows x columns x 3, a crop of the constant tile of fine grain."""
     tile = noise_tile()[:TILE, :TILE, 1]
     y = (np.arange(rows) + offset[0]) % TILE
     x = (np.arange(columns) + offset[1]) % TILE

@@ -1,4 +1,4 @@
-"""Furnish a room: choose its size, camera, materials and light, then put pieces where there is space for them."""
+"""Design a room: choose its size, camera, materials and light, and place furniture where there is space."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that the renderer needs."""
+    """The input of the renderer."""
 
     shapes: Shapes
     camera: Camera
@@ -51,7 +51,7 @@ class Scene:
 
 @dataclass
 class Wall:
-    """One wall: its frame (x along it, y behind it), its length, and what is on it as (left, right, low, high)."""
+    """One wall: its frame (x along it, y behind it), its length, and occupied rectangles (left, right, low, high)."""
 
     place: Place
     length: float
@@ -60,7 +60,7 @@ class Wall:
     taken: list[Rectangle] = field(default_factory=list)
 
     def is_free(self, spot: Rectangle, *, margin: float = 0.04) -> bool:
-        """Whether nothing on the wall overlaps a rectangle."""
+        """Whether a rectangle overlaps nothing on the wall, with a margin in metres."""
         return not any(
             spot[0] < b + margin and spot[1] > a - margin and spot[2] < d + margin and spot[3] > c - margin
             for a, b, c, d in self.taken
@@ -69,7 +69,7 @@ class Wall:
 
 @dataclass
 class Plan:
-    """A room while it is being furnished."""
+    """A room that is being furnished."""
 
     shapes: Shapes
     width: float
@@ -81,7 +81,7 @@ class Plan:
     taken: list[Rectangle] = field(default_factory=list)
 
     def sees(self, x: float, y: float, z: float, *, margin: float = 0.04) -> bool:
-        """Whether a point is in the picture, were nothing in the way."""
+        """Whether a point projects into the image, regardless of occlusion; ``margin`` is a share of the image."""
         at = self.camera.axes @ (np.array([x, y, z]) - self.camera.position)
         if at[2] < 0.4:
             return False
@@ -90,7 +90,7 @@ class Plan:
         return bool(margin < u < 1 - margin and -0.1 < v < 1.05)
 
     def claim(self, place: Place, piece: Piece, *, gap: float = 0.03) -> bool:
-        """Reserve the floor under a piece, if it is free, inside the room, and away from the camera."""
+        """Reserve the floor under a piece and return True, if it is free, in the room and away from the camera."""
         corners = [
             place.world(x, y, 0)
             for x in (-piece.width / 2 - gap, piece.width / 2 + gap)
@@ -102,7 +102,7 @@ class Plan:
             return False
         cx, cy, _ = self.camera.position
         dx, dy = max(left - cx, 0, cx - right), max(near - cy, 0, cy - far)
-        # What reaches up to the camera must be well away from it, or it would fill the picture.
+        # Pieces as high as the camera must be far from it, otherwise they fill the image.
         if math.hypot(dx, dy) < (_KEEP_CLEAR if piece.height < 0.8 * self.camera.position[2] else 1.05):
             return False
         if any(left < b and right > a and near < d and far > c for a, b, c, d in self.taken):
@@ -112,7 +112,7 @@ class Plan:
 
 
 def make_scene(rng: np.random.Generator, *, width: int, height: int) -> Scene:
-    """A furnished room with a camera in it, for a picture of that size."""
+    """A furnished room with a camera for an image of ``width`` x ``height`` pixels."""
     style = furniture.make_style(rng)
     plan = _empty_room(rng, style, width=width, height=height)
     _surfaces(rng, plan)
@@ -135,7 +135,7 @@ def make_scene(rng: np.random.Generator, *, width: int, height: int) -> Scene:
 
 
 def _empty_room(rng: np.random.Generator, style: Style, *, width: int, height: int) -> Plan:
-    """Walls and camera. The camera stands near the front wall and looks along the room or into a corner."""
+    """A room with walls and a camera, which is near the front wall and looks along the room or into a corner."""
     wide, long = float(rng.uniform(2.9, 6.2)), float(rng.uniform(3.6, 8.6))
     tall = float(rng.uniform(2.3, 3.1))
     x, y = float(rng.uniform(0.22, 0.78)) * wide, float(rng.uniform(0.12, 0.55))
@@ -148,7 +148,7 @@ def _empty_room(rng: np.random.Generator, style: Style, *, width: int, height: i
     pitch = math.radians(float(rng.uniform(1, 12)) + max(0.0, eye - 1.0) * 9)
     position = np.array([x, y, eye])
     axes = look_at(yaw=yaw, pitch=pitch, roll=math.radians(float(rng.normal(0, 0.8))))
-    # The field of view belongs to the longer side, so that upright pictures are not fish-eyed.
+    # The field of view is that of the longer side, so that portrait images are not distorted like a fish-eye.
     focal = max(width, height) / 2 / math.tan(math.radians(float(rng.uniform(54, 78))) / 2)
     intrinsics = Intrinsics(fx=focal, fy=focal, cx=(width - 1) / 2, cy=(height - 1) / 2)
     camera = Camera(position, axes, intrinsics, width, height)
@@ -164,7 +164,7 @@ def _empty_room(rng: np.random.Generator, style: Style, *, width: int, height: i
 
 
 def _surfaces(rng: np.random.Generator, plan: Plan) -> None:
-    """Floor, walls and ceiling: the first panels, in the order on which the renderer relies."""
+    """Add floor, walls and ceiling. They must be the first panels, in this order, for the renderer."""
     wall = _wall_material(rng)
     accent = _wall_material(rng) if rng.random() < 0.35 else wall
     place = Place(plan.shapes, 0, 0)
@@ -203,7 +203,7 @@ def _surfaces(rng: np.random.Generator, plan: Plan) -> None:
 
 
 def _pillar(rng: np.random.Generator, plan: Plan, material: Material) -> None:
-    """A chimney breast or a corner that is walled off."""
+    """Add a chimney breast or a walled-off corner."""
     wide, deep = rng.uniform(0.4, 1.3), rng.uniform(0.25, 0.8)
     wall = plan.walls[int(rng.choice([0, 0, 1, 2]))]
     t = float(rng.choice([wide / 2, wall.length - wide / 2, rng.uniform(wide, max(wide + 0.1, wall.length - wide))]))
@@ -266,7 +266,7 @@ def _floor_material(rng: np.random.Generator) -> Material:
 
 
 def _light(rng: np.random.Generator, plan: Plan) -> Lighting:
-    """Windows, doors and lamps, and the light that comes from them."""
+    """Add windows, doors and lamps, and return the lighting."""
     if rng.random() < 0.45:
         _door(rng, plan)
     window = _window(rng, plan) if rng.random() < 0.62 else None
@@ -306,7 +306,11 @@ def _light(rng: np.random.Generator, plan: Plan) -> Lighting:
 
 
 def _window(rng: np.random.Generator, plan: Plan) -> tuple[Wall, Rectangle] | None:
-    """A window in a wall that is seen, with frame, view, sill and sometimes curtains or a radiator."""
+    """Add a window to a visible wall, with frame, view, sill and sometimes curtains or a radiator.
+
+    Returns:
+        The wall and the rectangle of the window in it, or None if there is no space.
+    """
     wide, low = float(rng.uniform(0.8, 1.9)), float(rng.uniform(0.7, 1.05))
     high = min(low + float(rng.uniform(0.9, 1.5)), plan.height - 0.22)
     found = _free_wall(rng, plan, wide, low, high)
@@ -361,7 +365,7 @@ def _window(rng: np.random.Generator, plan: Plan) -> tuple[Wall, Rectangle] | No
 
 
 def _door(rng: np.random.Generator, plan: Plan) -> None:
-    """A closed door with its frame."""
+    """Add a closed door with its frame, if there is space."""
     wide, high = float(rng.uniform(0.78, 0.95)), 2.02
     found = _free_wall(rng, plan, wide + 0.2, 0.0, high + 0.08)
     if found is None:
@@ -386,7 +390,7 @@ def _door(rng: np.random.Generator, plan: Plan) -> None:
 
 
 def _free_wall(rng: np.random.Generator, plan: Plan, wide: float, low: float, high: float) -> tuple[Wall, float] | None:
-    """A wall and a place on it that is seen and free, or None."""
+    """A visible wall and the start of a free range on it, or None."""
     for _ in range(14):
         wall = plan.walls[int(rng.choice([0, 0, 1, 2]))]
         if wall.length < wide + 0.3:
@@ -400,7 +404,7 @@ def _free_wall(rng: np.random.Generator, plan: Plan, wide: float, low: float, hi
 
 
 def _against_wall(rng: np.random.Generator, plan: Plan, piece: Piece, *, tries: int = 16) -> Place | None:
-    """Put a piece with its back to a wall, where it is seen and covers no window or door; where it went, or None."""
+    """The place of a piece built with its back to a wall, visible and not in front of a window or door, or None."""
     for _ in range(tries):
         wall = plan.walls[int(rng.choice([0, 0, 0, 1, 1, 2, 2]))]
         if wall.length < piece.width + 0.05:
@@ -422,7 +426,7 @@ def _against_wall(rng: np.random.Generator, plan: Plan, piece: Piece, *, tries: 
 def _in_the_room(
     rng: np.random.Generator, plan: Plan, piece: Piece, *, yaw: float | None = None, near: bool = False, tries: int = 20
 ) -> Place | None:
-    """Put a piece freely on the floor where it is seen; where it went, or None."""
+    """The place of a piece built on the free floor where it is visible, or None."""
     x0, y0, _ = plan.camera.position
     for _ in range(tries):
         turn = float(rng.uniform(-math.pi, math.pi)) if yaw is None else yaw + float(rng.normal(0, 0.06))
@@ -444,7 +448,7 @@ def _in_the_room(
 def _lay_rug(
     rng: np.random.Generator, plan: Plan, *, around: Place | None = None, size: tuple[float, float] | None = None
 ) -> None:
-    """A rug under a group of furniture or anywhere on the floor."""
+    """Add a rug under a group of furniture or at a random position."""
     wide, long = size or (float(rng.uniform(1.1, 2.2)), float(rng.uniform(1.4, 3.0)))
     wide, long = min(wide, plan.width - 0.5), min(long, plan.length - 0.8)
     x, y = (
@@ -545,7 +549,7 @@ def _kitchen(rng: np.random.Generator, plan: Plan) -> None:
 
 
 def _wall_cupboard(rng: np.random.Generator, plan: Plan, spot: Place, below: Piece) -> None:
-    """A cupboard above a counter."""
+    """Add a cupboard above a counter."""
     wide = below.width * float(rng.uniform(0.5, 1.0))
     low = float(rng.uniform(1.38, 1.5))
     high = min(low + float(rng.uniform(0.5, 0.75)), plan.height - 0.08)
@@ -573,7 +577,7 @@ def _store_room(rng: np.random.Generator, plan: Plan) -> None:
 
 
 def _make(rng: np.random.Generator, style: Style, name: str) -> Piece:
-    """A piece by its name."""
+    """A random piece of the kind ``name``."""
     if name in ("wardrobe", "dresser", "sideboard", "counter", "nightstand"):
         return furniture.cabinet(rng, style, kind=name)
     makers: dict[str, Callable[[np.random.Generator, Style], Piece]] = {
@@ -591,7 +595,7 @@ def _fill_walls(rng: np.random.Generator, plan: Plan, names: tuple[str, ...], *,
 
 
 def _clutter(rng: np.random.Generator, plan: Plan, *, count: int) -> None:
-    """Things that stand about, some of them close."""
+    """Add pieces at random positions on the floor, some of them near the camera."""
     names = ("crate", "ball", "bin", "suitcase", "stool", "plant", "chair", "crate", "nightstand", "bin", "chair")
     for k in range(count):
         piece = _make(rng, plan.style, names[int(rng.integers(len(names)))])
@@ -599,7 +603,7 @@ def _clutter(rng: np.random.Generator, plan: Plan, *, count: int) -> None:
 
 
 def _decorate(rng: np.random.Generator, plan: Plan, wall: Wall) -> None:
-    """Pictures, clocks, boards and shelves on what is left of a wall."""
+    """Add pictures, clocks, boards and shelves to the free part of a wall."""
     style = plan.style
     for _ in range(int(rng.integers(1, 5))):
         kind = rng.random()
@@ -643,7 +647,7 @@ def _hang(rng: np.random.Generator, at: Place, style: Style, kind: float, wide: 
 
 
 def _set_tops(rng: np.random.Generator, plan: Plan) -> None:
-    """Put small things on the free tops that are seen."""
+    """Add small things to the visible free tops."""
     for top in plan.shapes.tops:
         wide, deep = top.x1 - top.x0, top.y1 - top.y0
         if wide < 0.1 or not plan.sees(

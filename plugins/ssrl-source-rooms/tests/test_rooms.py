@@ -1,4 +1,4 @@
-"""The procedural rooms: exact depth, true cameras, the same pixels everywhere, and variety."""
+"""The procedural rooms: exact depth and intrinsics, the same pixels in every process, and variety."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssrl_source_rooms.scene import render_scene
 from ssrl_core.sources import open_source
 from ssrl_core.types import Intrinsics, SourceImage
 
-COUNT = 60
+COUNT = 40
 ROOM = (4.0, 6.0, 2.5)
 
 
@@ -31,7 +31,7 @@ def scenes() -> list[SourceImage]:
 
 
 def plan(position: int) -> Scene:
-    """What the default source draws at a position."""
+    """The scene that the default source renders at a position."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(0, spawn_key=(position,))))
     return make_scene(rng, width=320, height=240)
 
@@ -44,7 +44,7 @@ def in_the_room(scene: Scene, depth: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ihw->jhw", scene.camera.axes, at) + scene.camera.position[:, None, None]
 
 
-def test_depth_and_intrinsics_put_floor_walls_and_ceiling_where_they_are() -> None:
+def test_depth_and_intrinsics_agree_with_floor_walls_and_ceiling() -> None:
     on_floor = []
     for position, image in enumerate(scenes()):
         scene = plan(position)
@@ -60,7 +60,7 @@ def test_depth_and_intrinsics_put_floor_walls_and_ceiling_where_they_are() -> No
 
 
 def empty_room(*, pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> tuple[Place, Shapes, Camera]:
-    """A room of ROOM with a camera in it."""
+    """A place in a room of size ROOM, its shapes, and a camera."""
     shapes = Shapes()
     place = Place(shapes, 0, 0)
     white = Material(rgb(0.7, 0.7, 0.7))
@@ -97,7 +97,7 @@ def rays(camera: Camera) -> np.ndarray:
 
 
 @pytest.mark.parametrize("roll", [0.0, 0.3])
-def test_an_empty_room_has_the_depth_of_its_planes(roll: float) -> None:
+def test_the_depth_of_an_empty_room_is_that_of_its_planes(roll: float) -> None:
     _, shapes, camera = empty_room(pitch=0.2, yaw=0.3, roll=roll)
     ray = rays(camera)
     with np.errstate(divide="ignore"):
@@ -106,7 +106,7 @@ def test_an_empty_room_has_the_depth_of_its_planes(roll: float) -> None:
     assert np.abs(drawn(shapes, camera)[1] / expected - 1).max() < 1e-5
 
 
-def test_a_ball_has_the_depth_of_a_sphere() -> None:
+def test_the_depth_of_a_ball_is_that_of_a_sphere() -> None:
     place, shapes, camera = empty_room(pitch=0.1, roll=0.1)
     background = drawn(shapes, camera)[1]
     centre, radius = np.array([1.9, 2.6, 1.2]), 0.4
@@ -117,13 +117,13 @@ def test_a_ball_has_the_depth_of_a_sphere() -> None:
     root = b * b - a * (offset @ offset - radius**2)
     expected = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, background)
     assert (root > 0).sum() > 500
-    # Off the rim, where whether a pixel is hit is a matter of rounding.
+    # Pixels at the rim are excluded, because rounding decides whether they are hit.
     sure = np.abs(root) > 1e-6
     assert np.abs(depth / expected - 1)[sure].max() < 1e-5
 
 
 @pytest.mark.parametrize("thing", ["box", "cone", "cylinder", "disc", "leaf"])
-def test_every_shape_has_the_depth_that_marching_along_the_rays_finds(thing: str) -> None:
+def test_the_depth_of_every_shape_agrees_with_ray_marching(thing: str) -> None:
     place, shapes, camera = empty_room(pitch=0.25)
     background = drawn(shapes, camera)[1]
     at = place.turned(1.8, 2.2, 0.3, yaw=0.5)
@@ -149,7 +149,7 @@ def test_every_shape_has_the_depth_that_marching_along_the_rays_finds(thing: str
         return np.stack([c * w[0] + s * w[1], -s * w[0] + c * w[1], w[2]])
 
     def distance(t: np.ndarray) -> np.ndarray:
-        """Positive outside the shape, negative inside; for flat things, which side, and NaN beside them."""
+        """Signed distance: positive outside the shape. For flat shapes, distance to the plane, and 1 beside them."""
         x, y, z = local(t)
         if thing == "box":
             return np.max([np.abs(x - 0.1) - 0.4, np.abs(y - 0.1) - 0.3, np.abs(z - 0.3) - 0.3], axis=0)
@@ -164,7 +164,7 @@ def test_every_shape_has_the_depth_that_marching_along_the_rays_finds(thing: str
         off = -x * np.cos(-1.2) * np.sin(0.9) - y * np.sin(-1.2) * np.sin(0.9) + z * np.cos(0.9)
         return np.where((across / 0.25) ** 2 + ((along - 0.5) / 0.5) ** 2 <= 1.0001, np.abs(off), 1)
 
-    # Where the renderer says that the surface is, there it is, and nothing of the shape lies before it.
+    # The rendered point is on the surface, and no point in front of it is inside the shape.
     assert np.abs(distance(depth.astype(float))[hit]).max() < 1e-4
     for share in np.linspace(0.3, 0.995, 120):
         assert (distance(depth * share) > -1e-4).all()
@@ -185,7 +185,7 @@ def test_near_shapes_hide_far_ones_in_any_order() -> None:
     assert np.array_equal(pictures[0][1], pictures[1][1])
 
 
-def test_two_processes_and_many_threads_make_the_same_pixels() -> None:
+def test_another_process_and_threads_render_the_same_pixels() -> None:
     code = (
         "import hashlib\nfrom ssrl_core.sources import open_source\n"
         "source = open_source('synthetic:')\n"
@@ -193,18 +193,15 @@ def test_two_processes_and_many_threads_make_the_same_pixels() -> None:
         "    image = source.load(str(k))\n"
         "    print(k, hashlib.sha256(image.rgb.tobytes() + image.depth.tobytes()).hexdigest(), image.intrinsics)\n"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     here = ""
     for k in (3, 0, 7):
         image = scenes()[k]
         here += f"{k} {hashlib.sha256(image.rgb.tobytes() + image.depth.tobytes()).hexdigest()} {image.intrinsics}\n"
-    assert runs[0] == runs[1] == here
+    assert there == here
     source = open_source("synthetic:")
     with ThreadPoolExecutor(6) as pool:
-        for again, once in zip(pool.map(source.load, [str(k) for k in range(24)]), scenes(), strict=False):
+        for again, once in zip(pool.map(source.load, [str(k) for k in range(12)]), scenes(), strict=False):
             assert np.array_equal(again.rgb, once.rgb) and np.array_equal(again.depth, once.depth)
 
 
@@ -216,8 +213,8 @@ def test_a_scene_does_not_depend_on_global_random_state() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (112, 84), (84, 112), (321, 243), (448, 336), (256, 1024), (1024, 768)])
-def test_rooms_are_drawn_at_any_size(size: tuple[int, int]) -> None:
-    for seed in range(3):
+def test_rooms_are_rendered_at_any_size(size: tuple[int, int]) -> None:
+    for seed in range(1 if max(size) > 1000 else 3):
         picture, depth, k = render_scene(np.random.default_rng(seed), width=size[0], height=size[1])
         assert picture.shape == (size[1], size[0], 3) and picture.dtype == np.uint8
         assert depth.shape == (size[1], size[0]) and depth.dtype == np.float32 and np.isfinite(depth).all()
@@ -227,12 +224,12 @@ def test_rooms_are_drawn_at_any_size(size: tuple[int, int]) -> None:
 
 def test_the_same_scene_at_two_sizes_is_the_same_room() -> None:
     small, large = (render_scene(np.random.default_rng(5), width=w, height=w * 3 // 4) for w in (160, 480))
-    # The middle of each small pixel is the middle of a block of 3 x 3.
+    # The centre of each small pixel is the centre of a block of 3 x 3 pixels.
     agreeing = np.abs(large[1][1::3, 1::3] / small[1] - 1) < 1e-4
     assert agreeing.mean() > 0.99
 
 
-def test_scenes_have_near_and_far_things_and_are_neither_dark_nor_flat() -> None:
+def test_scenes_have_near_and_far_points_and_contrast() -> None:
     near = np.array([np.percentile(image.depth, 2) for image in scenes()])
     far = np.array([np.percentile(image.depth, 98) for image in scenes()])
     assert near.min() > 0.4 and np.median(near) < 2.2 and (near < 1.6).mean() > 0.3
@@ -242,7 +239,7 @@ def test_scenes_have_near_and_far_things_and_are_neither_dark_nor_flat() -> None
         assert (image.rgb >= 254).all(axis=2).mean() < 0.25
 
 
-def test_no_two_scenes_are_alike() -> None:
+def test_no_two_scenes_are_similar() -> None:
     small = np.stack([image.rgb[::8, ::8].astype(float).ravel() for image in scenes()])
     small -= small.mean(axis=1, keepdims=True)
     small /= np.linalg.norm(small, axis=1, keepdims=True)
@@ -250,7 +247,7 @@ def test_no_two_scenes_are_alike() -> None:
     assert likeness.max() < 0.9
 
 
-def test_quarters_of_a_scene_can_be_told_apart() -> None:
+def test_quarters_of_a_scene_differ() -> None:
     for image in scenes():
         quarters = [image.rgb[r : r + 120, c : c + 160].astype(float) for r in (0, 120) for c in (0, 160)]
         for k, a in enumerate(quarters):
@@ -258,7 +255,7 @@ def test_quarters_of_a_scene_can_be_told_apart() -> None:
                 assert np.abs(a - b).mean() > 6
 
 
-def test_furniture_stands_on_the_floor_inside_the_room_and_away_from_the_camera() -> None:
+def test_furniture_is_inside_the_room_and_away_from_the_camera() -> None:
     for position in range(COUNT):
         scene = plan(position)
         for box in scene.shapes.boxes:
@@ -280,7 +277,7 @@ def test_furniture_stands_on_the_floor_inside_the_room_and_away_from_the_camera(
             assert cone.base[2] > -1e-6
 
 
-def test_nothing_floats_unless_it_hangs_on_a_wall_or_from_the_ceiling() -> None:
+def test_no_cone_floats_except_lamps_at_the_ceiling() -> None:
     for position in range(COUNT):
         scene = plan(position)
         boxes = scene.shapes.boxes
