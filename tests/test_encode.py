@@ -1,4 +1,4 @@
-"""The pictures of an export: every decoder finds the pixels of the sample in them."""
+"""Encoded images of an export: every decoder returns the pixels of the sample."""
 
 import io
 
@@ -23,7 +23,7 @@ def picture(mode, size, *, flat):
 @pytest.mark.parametrize("flat", [False, True], ids=["noise", "flat"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("mode", MODES)
-def test_every_pixel_of_a_png_is_that_of_the_sample_in_pillow_and_in_opencv(mode, size, flat):
+def test_pillow_and_opencv_decode_a_png_to_the_pixels_of_the_sample(mode, size, flat):
     image = picture(mode, size, flat=flat)
     data = encode(image, jpeg=None)
     expected = np.asarray(image.convert("RGB"))
@@ -33,6 +33,6 @@ def test_every_pixel_of_a_png_is_that_of_the_sample_in_pillow_and_in_opencv(mode
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), expected)
 
 
-def test_a_picture_whose_size_the_encoder_would_cut_is_an_error_that_names_it():
+def test_an_image_too_large_for_the_encoder_is_an_error_that_names_its_size():
     with pytest.raises(ValueError, match=r"\(65536, 1\)"):
         encode(Image.new("RGB", (65536, 1)), jpeg=None)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,27 +18,27 @@ from ssrl_core.plugins import load_task
 KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
 RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
 DEPTH = ("depth_ordering", "relative_position")
-needs_frames = pytest.mark.skipif(
-    not KINECT.is_dir(), reason="the 40 RGB-D frames that lie beside the repository are not here"
-)
+needs_frames = pytest.mark.skipif(not KINECT.is_dir(), reason=f"needs the RGB-D frames in {KINECT}")
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photographs that scikit-image and scikit-learn ship, as JPEG files in a folder."""
-    import skimage.data
-    from sklearn.datasets import load_sample_images
-
+    """A folder with the photographs of scikit-image and scikit-learn as JPEG files."""
     folder = tmp_path_factory.mktemp("photographs")
-    pictures = {name: getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")}
-    pictures |= dict(zip(("china", "flower"), load_sample_images().images, strict=True))
-    for name, pixels in pictures.items():
-        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=90)
+    for package, below, names in (
+        ("skimage", "data", ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")),
+        ("sklearn", "datasets/images", ("china.jpg", "flower.jpg")),
+    ):
+        spec = find_spec(package)  # importing the packages takes seconds
+        assert spec and spec.origin, package
+        for name in names:
+            with Image.open(Path(spec.origin).parent / below / name) as image:
+                image.convert("RGB").save((folder / name).with_suffix(".jpg"), quality=90)
     return folder
 
 
 def mix_text(photographs: Path, *, size: int, level: str | None = None) -> str:
-    """Colour tasks on the photographs, depth tasks on the frames."""
+    """A mix with colour tasks on the photographs and depth tasks on the frames."""
     lines = [f"size: {size}", "samples: 5000", "heldout: {samples: 10, fraction: 0.2}", "tasks:"]
     level = f", level: {level}" if level else ""
     lines += [f"  {task}: {{source: 'folder:{photographs}'{level}}}" for task in RGB]
@@ -47,18 +48,18 @@ def mix_text(photographs: Path, *, size: int, level: str | None = None) -> str:
 
 @pytest.mark.parametrize("level", ["1", "2", "3", "paper"])
 @pytest.mark.parametrize("task", RGB)
-def test_photographs_carry_every_level_of_the_colour_tasks(write_mix, photographs, task, level):
+def test_colour_tasks_make_samples_of_photographs_at_every_level(write_mix, photographs, task, level):
     assert level in load_task(task).info.levels
     mix = load_mix(write_mix(f"source: 'folder:{photographs}'\ntasks: {{{task}: {{level: {level}}}}}"))
     made = [mix[index] for index in range(30)]
     assert len({example.recipe.image_id for example in made}) >= 3
-    assert sum(mix.rejections[task].values()) < 15  # less than a third of what was offered
+    assert sum(mix.rejections[task].values()) < 15  # less than a third of the images
 
 
 @needs_frames
 @pytest.mark.parametrize("level", ["1", "2", "3", "paper"])
 @pytest.mark.parametrize("task", DEPTH)
-def test_frames_carry_every_level_of_the_depth_tasks(write_mix, task, level):
+def test_depth_tasks_make_samples_of_frames_at_every_level(write_mix, task, level):
     mix = load_mix(write_mix(f"source: 'rgbd:{KINECT}'\ntasks: {{{task}: {{level: {level}}}}}"))
     made = [mix[index] for index in range(30)]
     assert len({example.recipe.image_id for example in made}) >= 10
