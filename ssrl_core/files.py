@@ -1,4 +1,4 @@
-"""Files that are complete and on the disk under their name, or not there, however the process that writes them ends."""
+"""Files that appear under their names only when they are complete and on the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that gets its name when it is complete and on the disk, or never."""
+    """A new file, open for writing, that gets its name when the block ends without an error."""
     temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
@@ -30,17 +30,17 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside the path that no other process has, on this machine or another one that sees the folder."""
+    """A path in the same folder that no other process uses, on this or any other machine."""
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file or folder was made under a name of ``temporary_name``."""
+    """Whether a path is one of ``temporary_name``."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half done in a folder, if there is one."""
+    """Remove the temporary files that killed processes left in a folder, if it exists."""
     for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):
         if path.is_dir():
             shutil.rmtree(path)
@@ -49,7 +49,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, onto the disk."""
+    """Write the content of a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -58,6 +58,6 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """The checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: a Jinja template filled in, with pictures inside the file."""
+"""Self-contained HTML pages: Jinja templates with embedded images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def page(template: Path, **content: object) -> str:
-    """The text of a template with its content filled in. Text in the content is escaped."""
+    """The HTML of a template, rendered with the content. Text in the content is escaped."""
     from jinja2 import Environment, select_autoescape
 
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
@@ -18,7 +18,7 @@ def page(template: Path, **content: object) -> str:
 
 
 def data_url(image: Image.Image) -> str:
-    """A picture for the ``src`` of an ``img``, as JPEG of quality 90: for display, not for training."""
+    """An image as a URL for the ``src`` of an ``img``: JPEG of quality 90, for display only."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Random generators that depend on what is made, not on when, where, or in which order."""
+"""Random generators that do not depend on time, place or order of their use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def stable_hash(text: str) -> int:
 
 
 def generator(seed: int, *, stream: str, index: int, attempt: int = 0) -> np.random.Generator:
-    """The generator of one sample's stream.
+    """The generator of one stream of a sample.
 
-    Streams are independent for different names, indices and attempts: the key is hashed by ``SeedSequence``
-    and never added up, since sums of seed and index collide.
+    Streams are independent for different names, indices and attempts: ``SeedSequence`` hashes them as a key. Sums of
+    seed and index would collide.
 
     Args:
         seed: of the mix, 0 <= seed.
-        stream: what is drawn for, e.g. ``"depth_ordering/train/task"``.
-        index: position in the task's sequence, 0 <= index < 2**64.
+        stream: name of the stream, e.g. ``"depth_ordering/train/task"``.
+        index: ordinal of the sample within the task, 0 <= index < 2**64.
         attempt: number of rejected attempts before this one, 0 <= attempt < 2**32.
     """
     name = stable_hash(stream)

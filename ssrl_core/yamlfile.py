@@ -1,7 +1,7 @@
-"""Reading what people write: YAML mappings, with a clear message for everything that can be wrong with the file.
+"""Reads YAML mappings, with a clear message for every mistake in a file.
 
-A file that someone sent cannot run code (a safe loader), and cannot fill the memory: there is a limit on its size, its
-depth, and on what its aliases stand for when they are written out.
+An untrusted file cannot execute code, because the loader is PyYAML's safe one. It cannot fill the memory, because its
+size, its depth and the number of its nodes, with aliases written out, are limited.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import yaml
 from .errors import SSRLError
 
 LARGEST_FILE = 1_000_000  # bytes
-MOST_NODES = 100_000  # keys, values and lists, with every alias written out
+MOST_NODES = 100_000  # keys, values and lists, with aliases written out
 DEEPEST = 30
-LONGEST_NUMBER = 100  # characters; also of dates and whatever else is not text
+LONGEST_NUMBER = 100  # characters; also of dates and other values that are not text
 
 
 def read_mapping(path: Path, *, what: str, error: type[SSRLError]) -> dict[str, Any]:
-    """The mapping in a YAML file; ``what`` it is and the ``error`` to raise are the caller's."""
+    """The mapping in a YAML file. Raises ``error`` with a message that calls the file ``what``."""
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except OSError as err:
         raise error(f"cannot read the {what} {str(path)!r}: {err.strerror}") from err
     if len(data) > LARGEST_FILE:
-        raise error(f"{path} is larger than {LARGEST_FILE // 1000} KB, which no {what} needs: is it the right file?")
+        raise error(f"{path} is larger than {LARGEST_FILE // 1000} KB. Is it a {what}?")
     try:
         content = yaml.load(data.decode(), Loader=_Bounded)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as err:
-        # PyYAML lets whatever its converters raise pass: ValueError for a 40th of March, KeyError for !!bool perhaps.
+        # PyYAML passes on the errors of its converters: ValueError for 40 March, KeyError for !!bool perhaps.
         raise error(f"{path} is not valid YAML: {err}") from err
     if not isinstance(content, dict):
         found = "an empty file" if content is None else f"a {type(content).__name__}"
@@ -43,7 +43,7 @@ def read_mapping(path: Path, *, what: str, error: type[SSRLError]) -> dict[str, 
 
 
 class _Bounded(yaml.SafeLoader):
-    """YAML within bounds, and in which a key that stands twice is an error: the first would be lost in silence."""
+    """Limited YAML. A duplicate key is an error; PyYAML would ignore the first of them."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -52,7 +52,7 @@ class _Bounded(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        if self._depth == DEEPEST:  # before it is composed, which recurses
+        if self._depth == DEEPEST:  # before composing it, which recurses
             raise _refusal(f"nested deeper than {DEEPEST} levels", event)
         self._depth += 1
         node = super().compose_node(parent, index)
@@ -65,7 +65,7 @@ class _Bounded(yaml.SafeLoader):
 
     def _extent(self, node: yaml.Node, event: yaml.Event) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
-            if b"\0" in node.value.encode():  # half a surrogate pair fails here, before it can in a path or a prompt
+            if b"\0" in node.value.encode():  # a lone surrogate fails here already, not in a path or a prompt
                 raise _refusal("a NUL character", event)
             if node.tag != "tag:yaml.org,2002:str" and len(node.value) > LONGEST_NUMBER:
                 raise _refusal(f"a number of {len(node.value)} characters", event)
@@ -91,7 +91,7 @@ class _Bounded(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# As in YAML 1.2: PyYAML takes 1e-6 for a text, since it has no point.
+# As in YAML 1.2: to PyYAML, 1e-6 is text, because it has no point.
 _Bounded.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )

@@ -1,4 +1,4 @@
-"""A plugin with each kind of fault beside a healthy one: what the user is told, and that the healthy one works."""
+"""A plugin with each kind of fault beside a healthy one: the message, and that the healthy one works."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ DRAWN = "return Sample("
 SCORED = "return float(answer == truth)"
 FOR_EVER = "import threading; threading.Event().wait()"
 
-# Refused when it is loaded, so that it never gets into a mix: fault -> (changes, facts of the distribution, message).
+# Refused on loading: fault -> (changes, facts of the distribution, message).
 ON_LOADING = {
     "import error": ([("from PIL", "import nowhere\nfrom PIL")], {}, "does not import: ModuleNotFoundError: No module"),
     "ends the process": ([("from PIL", "raise SystemExit(1)\nfrom PIL")], {}, "does not import: SystemExit: 1"),
@@ -28,7 +28,7 @@ ON_LOADING = {
     "needs newer hooks": ([("from PIL", "SSRL_API = '1.9'\nfrom PIL")], {}, "needs version 1.9 of the hooks"),
 }
 
-# Found out when it is used: fault -> (change, message).
+# Found in use: fault -> (change, message).
 IN_USE = {
     "raises in generate": ((DRAWN, "1 / 0; return Sample("), "ssrl_generate_sample raised ZeroDivisionError"),
     "ends the process in generate": (
@@ -43,7 +43,7 @@ IN_USE = {
     "raises in verify": ((SCORED, "1 / 0"), "ssrl_verify_answer raised ZeroDivisionError"),
     "scores NaN": ((SCORED, "return float('nan')"), "ssrl_verify_answer returned nan, not a number in [0, 1]"),
     "scores text": ((SCORED, "return 'right'"), "ssrl_verify_answer returned 'right', not a number in [0, 1]"),
-    "sleeps in verify": ((SCORED, FOR_EVER), "ssrl_verify_answer has not come back within 0.05 s, on answer 'A'"),
+    "sleeps in verify": ((SCORED, FOR_EVER), "ssrl_verify_answer did not return within 0.05 s, on answer 'A'"),
 }
 
 
@@ -64,7 +64,7 @@ def healthy(install_toy, write_mix):
 
 
 def use(name, write_mix):
-    """Make a sample of the task in a mix with the healthy one, and score an answer; the error, which must come."""
+    """The error when a mix of the healthy and the broken task makes two samples and scores an answer."""
     with pytest.raises(PluginError) as error:
         mix = load_mix(write_mix(f"size: 64\ntasks: {{healthy: , {name}: }}"))
         for index in range(2):
@@ -109,12 +109,12 @@ def test_a_distribution_that_is_not_allowed_is_explained(install_toy, healthy, w
     healthy()
 
 
-def test_a_task_that_rejects_every_image_is_explained(install_toy, healthy, write_mix):
+def test_a_task_that_rejects_every_image_is_explained(install_toy, healthy, pictures, write_mix):
     install_toy(
         (DRAWN, "from ssrl_core import SourceRejected; raise SourceRejected('dull'); return Sample("), name="picky"
     )
     with pytest.raises(SourceError, match=r"task 'picky', level '1': 64 images in a row .* \(dull: 64\)"):
-        load_mix(write_mix("size: 64\ntasks: {picky: }"))[0]
+        load_mix(write_mix(f"source: 'folder:{pictures}'\nsize: 64\ntasks: {{picky: }}"))[0]
     healthy()
 
 

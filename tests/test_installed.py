@@ -58,7 +58,8 @@ def test_an_empty_variable_allows_nothing_but_the_core(install_toy, probe, pictu
     ],
 )
 def test_a_missing_plugin_is_answered_with_the_command_that_installs_it(monkeypatch, name, group, command):
-    monkeypatch.setattr("ssrl_core.plugins.installed.installed", lambda group: {"folder": [], "rgbd": []})
+    module = sys.modules["ssrl_core.plugins.installed"]  # the package has a function of this name
+    monkeypatch.setattr(module, "installed", lambda group: {"folder": [], "rgbd": []})
     with pytest.raises(UnknownPlugin) as error:
         find(name, group=group)
     assert str(error.value).splitlines()[1:] == ["  installed: folder, rgbd", f"  {command}"]

@@ -52,7 +52,7 @@ def test_two_distributions_of_one_task_are_both_named(install_toy):
         (("def ssrl_verify_answer", "def ssrl_verify_answr"), "Did you mean 'ssrl_verify_answer'?"),
         (("(answer, truth)", "(answer, key)"), "no argument 'key' exists"),
         (("(answer, truth)", "(answer, truth='A')"), "'truth' has a default value"),
-        (("(answer, truth)", "(answer, *, truth)"), "'truth' must be a plain one"),
+        (("(answer, truth)", "(answer, *, truth)"), "'truth' must be positional or keyword"),
         (("@hookimpl\ndef ssrl_verify", "@hookimpl(wrapper=True)\ndef ssrl_verify"), "write @hookimpl without wrapper"),
         (("from PIL", "SSRL_API = 1\nfrom PIL"), "SSRL_API must be text such as '1.0', not 1"),
         (('version="1", ', ""), "ssrl_task_info raised TypeError"),

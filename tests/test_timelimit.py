@@ -83,9 +83,9 @@ def test_an_owner_whose_calls_are_stuck_is_not_called_again_until_one_comes_back
         gate.wait()
 
     while len(calls) < MOST_STUCK:  # a thread that starts too late does not call the function
-        with pytest.raises(TimeLimitExceeded, match=r"has not come back within 0\.1 s|earlier calls"):
+        with pytest.raises(TimeLimitExceeded, match=r"did not return within 0\.1 s|earlier calls"):
             call_within(0.1, stick, owner="stuck")
-    with pytest.raises(TooManyStuck, match="3 earlier calls have not come back"):
+    with pytest.raises(TooManyStuck, match="3 earlier calls have not returned"):
         call_within(60, stick, owner="stuck")
     assert call_within(60, lambda: "another", owner="other") == "another"
     gate.set()
@@ -125,17 +125,17 @@ def test_after_a_regular_expression_exceeded_the_limit_in_a_thread_the_next_one_
     while not toy.verifier.needed:  # the first overrun takes as long as it takes, here less than two seconds
         length += 1
         (first,) = score(toy, "A" * length + "!")
-    assert first == 0.0 or "has not come back within 0.5 s" in str(first)
+    assert first == 0.0 or "did not return within 0.5 s" in str(first)
     killed, right = score(toy, ENDLESS, "A", limit=5)
-    assert "ssrl_verify_answer has not come back within 5 s and was killed, on answer 'AAA" in str(killed)
+    assert "ssrl_verify_answer did not return within 5 s and was killed, on answer 'AAA" in str(killed)
     assert right == 1.0
 
 
 def test_the_rest_of_a_batch_is_scored_in_a_subprocess(task):
     toy = task("import threading; answer == 'never' and threading.Event().wait()")
     first, right, wrong, second, again = score(toy, "never", "A", "B", "never", "A", limit=2)
-    assert "has not come back within 2 s, on answer 'never'" in str(first)
-    assert "has not come back within 2 s and was killed, on answer 'never'" in str(second)
+    assert "did not return within 2 s, on answer 'never'" in str(first)
+    assert "did not return within 2 s and was killed, on answer 'never'" in str(second)
     assert (right, wrong, again) == (1.0, 0.0, 1.0)
 
 
@@ -237,8 +237,8 @@ def test_a_verifier_that_never_comes_back_costs_its_answers_and_no_others(task, 
     install_toy(name="fine")
     stuck, fine = task("import threading; threading.Event().wait()"), load_task("fine")
     results = score(stuck, *["A"] * (1 + MOST_STUCK + REFUSED + 1), limit=0.05)
-    assert "toy' of ssrl-plugin-toy 0.1: ssrl_verify_answer has not come back within" in str(results[0])
+    assert "toy' of ssrl-plugin-toy 0.1: ssrl_verify_answer did not return within" in str(results[0])
     assert ["was killed" in str(result) for result in results[1 : 2 + MOST_STUCK]] == [True] * MOST_STUCK + [False]
-    assert "is not called for now: the last 3 calls have not come back" in str(results[1 + MOST_STUCK])
+    assert "is not called for now: the last 3 calls have not returned" in str(results[1 + MOST_STUCK])
     assert "was killed" in str(results[-1])  # tried again
     assert fine.verify_answer("A", truth="A", params={}, limit=60) == 1.0

@@ -94,9 +94,9 @@ def test_each_wrapper_wraps_what_stands_before_it_and_can_mark_the_version(insta
     [
         (
             "@hookimpl\ndef ssrl_format_prompt(sample):\n    yield",
-            "a wrapper marks its hooks with @hookimpl(wrapper=True)",
+            "a hook of a wrapper is marked with @hookimpl(wrapper=True)",
         ),
-        ("@hookimpl(wrapper=True)\ndef ssrl_format_prompt(sample):\n    return 'x'", "and they yield once"),
+        ("@hookimpl(wrapper=True)\ndef ssrl_format_prompt(sample):\n    return 'x'", "and yields once"),
         ("@hookimpl(wrapper=True)\ndef ssrl_format_promt():\n    yield", "Did you mean 'ssrl_format_prompt'?"),
         ("@hookimpl(wrapper=True)\ndef ssrl_format_prompt(text):\n    yield", "no argument 'text' exists"),
         ("", "it has no hook to wrap; there are: ssrl_task_info, "),

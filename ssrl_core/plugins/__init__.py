@@ -1,8 +1,12 @@
-"""Load and bind plugins.
+"""Load plugins.
 
-Loading imports only the plugin that is asked for and the wrappers named with it, and every failure names the
-distribution and its version. Each task is bound to a plugin manager of its own, so that the hooks of one task can never
-answer for another.
+    installed   which plugins are installed and may be loaded
+    hooks       whether a plugin fulfils the hook specifications
+    timelimit   calls with a time limit, in threads
+    isolated    a verifier in a subprocess
+
+Only the requested plugin and its wrappers are imported. Every error names the distribution and its version. Each task
+has a plugin manager of its own, so that no hook of another plugin can answer a call.
 """
 
 from __future__ import annotations
@@ -35,12 +39,21 @@ __all__ = ["SOURCES", "TASKS", "WRAPPERS", "InstalledPlugin", "Task", "bind", "f
 TASK_HOOKS = ("ssrl_task_info", "ssrl_generate_sample", "ssrl_format_prompt", "ssrl_verify_answer")
 SOURCE_HOOKS = ("ssrl_open_source",)
 
-_FAILURE = (Exception, SystemExit)  # a plugin that ends the process has failed, and the process goes on
+_FAILURE = (Exception, SystemExit)  # a plugin must not end the process
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded task plugin, in the wrappers named with it; failures of its hooks are attributed to it."""
+    """A loaded task plugin in its wrappers. Errors of its hooks name it.
+
+    Attributes:
+        name: of the task.
+        plugin: its distribution and entry point.
+        info: of the task, see ``ssrl_task_info``.
+        hooks: the hooks to call, by name.
+        wrappers: names of the wrappers around the task, innermost first.
+        verifier: the verifier in a subprocess, if one is needed.
+    """
 
     name: str
     plugin: InstalledPlugin
@@ -51,12 +64,12 @@ class Task:
 
     @property
     def api_version(self) -> str:
-        """The version of the hooks that the plugin needs, e.g. ``"1.0"``."""
+        """The version of the hooks that the plugin requires, e.g. ``"1.0"``."""
         return _declared_api(self.plugin)
 
     @property
     def options_model(self) -> type[Options]:
-        """The model of the task's options; one without fields where it has none."""
+        """The model of the task's options; it has no fields if there are no options."""
         from ..options import Options
 
         return self.info.options or Options
@@ -70,7 +83,7 @@ class Task:
         try:
             sample = self.hooks.ssrl_generate_sample(source=source, rng=rng, level=level, options=options)
         except SourceRejected as rejected:
-            # Without its traceback, which would keep the arrays of the attempt alive until garbage is collected.
+            # The traceback would keep the arrays of the attempt alive until garbage collection.
             raise rejected.with_traceback(None) from None
         except _FAILURE as err:
             what = f"{_raised(err)}, on image {source.id!r} at level {level!r}"
@@ -84,7 +97,7 @@ class Task:
                 "ssrl_core.drawing.to_image makes one of an array",
             )
         try:
-            # Here, so that prompt and verifier see the same params in training, evaluation and preview.
+            # The round trip through JSON gives prompt and verifier the same params everywhere.
             return replace(sample, params=json.loads(json.dumps(dict(sample.params), allow_nan=False)))
         except (TypeError, ValueError) as err:
             raise self._failed("ssrl_generate_sample", f"params of a sample are not plain JSON: {err}") from err
@@ -153,17 +166,17 @@ class Task:
 
 @cache
 def load_task(name: str, *, wrappers: tuple[str, ...] = ()) -> Task:
-    """Import and bind the task of that name. Raises a PluginError that names its distribution.
+    """The installed task of a name, imported. Raises a PluginError that names its distribution.
 
     Args:
-        name: the entry point's, in the group ``ssrl``.
-        wrappers: names in the group ``ssrl.wrappers``; each wraps what stands before it.
+        name: of the entry point in the group ``ssrl``.
+        wrappers: names in the group ``ssrl.wrappers``, innermost first.
     """
     return bind(find(name), wrappers=wrappers)
 
 
 def bind(plugin: InstalledPlugin, *, wrappers: tuple[str, ...] = ()) -> Task:
-    """Import and bind a task that was found; see ``load_task``."""
+    """The task of a plugin, imported; see ``load_task``."""
     hooks = _load(plugin, TASK_HOOKS, wrappers=wrappers)
     try:
         info = hooks.ssrl_task_info()
@@ -176,7 +189,7 @@ def bind(plugin: InstalledPlugin, *, wrappers: tuple[str, ...] = ()) -> Task:
 
 @cache
 def load_source_hooks(scheme: str) -> Any:
-    """Import the source plugin of that URI scheme; its hooks. Raises a PluginError that names its distribution."""
+    """The hooks of the source plugin of a URI scheme. Raises a PluginError that names its distribution."""
     return _load(find(scheme, group=SOURCES), SOURCE_HOOKS)
 
 
@@ -208,7 +221,7 @@ def _register(manager: pluggy.PluginManager, plugin: InstalledPlugin, required: 
 
 
 def _check_api(plugin: InstalledPlugin) -> None:
-    """Raises IncompatiblePlugin where the plugin needs another version of the hooks than this core has."""
+    """Raise IncompatiblePlugin if a plugin requires another version of the hooks."""
     declared = _declared_api(plugin)
     major, minor = hookspecs.API_VERSION
     try:
@@ -229,7 +242,7 @@ def _declared_api(plugin: InstalledPlugin) -> str:
 
 
 def _fault_of(info: object) -> str | None:
-    """What is wrong with what ``ssrl_task_info`` returned."""
+    """The mistake in the value that ``ssrl_task_info`` returned; None if there is none."""
     from ..types import Level, TaskInfo
 
     if not isinstance(info, TaskInfo) or not isinstance(info.levels, Mapping) or not info.levels:

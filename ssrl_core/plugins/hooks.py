@@ -1,4 +1,4 @@
-"""What a plugin object implements, held against the hook specifications. pluggy itself finds only some mistakes."""
+"""Checks a plugin object against the hook specifications. pluggy itself finds only some of the mistakes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPECS: Hooks = {name: fn for name, fn in vars(hookspecs).items() if hasattr(fn, 
 
 
 class Namespace(ModuleType):
-    """Hooks as a module that lists nothing else: pluggy takes its time over every name, which adds up over plugins."""
+    """Hooks as a module without other names. pluggy inspects every name, which takes long for many plugins."""
 
     def __init__(self, hooks: Hooks) -> None:
         super().__init__("hooks")
@@ -29,19 +29,19 @@ class Namespace(ModuleType):
 
 
 def hooks_of(plugin: object) -> Hooks:
-    """The functions of a plugin object that are named as hooks, by name; an old name only where the new one is not."""
+    """The functions of a plugin object with names of hooks, by name; without old names of hooks that it also has."""
     found = {name: getattr(plugin, name) for name in dir(plugin) if name.startswith("ssrl_")}
     found = {name: function for name, function in found.items() if inspect.isroutine(function)}
     return {name: found[name] for name in found if name not in hookspecs.DEPRECATED or _new_name(name) not in found}
 
 
 def problems(found: Hooks, *, required: tuple[str, ...], wrapper: bool = False) -> list[str]:
-    """What keeps these hooks from being used, a line each; none where they can be.
+    """The mistakes in the hooks of a plugin, one line each.
 
     Args:
-        found: of one plugin.
-        required: the hooks that it must have, by their present or an old name.
-        wrapper: whether it is one, all of whose hooks wrap.
+        found: the hooks by name.
+        required: the hooks that the plugin must have, under the new or an old name.
+        wrapper: whether the plugin is a wrapper, so that all of its hooks must be wrappers.
     """
     present = {_new_name(name) for name in found}
     lines = [f"{name}: missing" for name in required if name not in present]
@@ -55,15 +55,17 @@ def problems(found: Hooks, *, required: tuple[str, ...], wrapper: bool = False) 
         if marks is None:
             lines.append(f"{name}: not marked; write @hookimpl (from ssrl_core) above it")
         elif wrapper and not (marks["wrapper"] and inspect.isgeneratorfunction(function)):
-            lines.append(f"{name}: a wrapper marks its hooks with @hookimpl(wrapper=True), and they yield once")
+            lines.append(f"{name}: a hook of a wrapper is marked with @hookimpl(wrapper=True) and yields once")
         elif not wrapper and (marks["wrapper"] or marks["hookwrapper"]):
-            lines.append(f"{name}: wraps, and a plugin of this group answers itself; write @hookimpl without wrapper")
+            lines.append(f"{name}: only plugins of the group ssrl.wrappers wrap; write @hookimpl without wrapper")
         known = inspect.signature(SPECS[new]).parameters
         for argument, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:  # takes the rest, of which pluggy passes nothing
+            if parameter.kind is parameter.VAR_KEYWORD:  # pluggy passes nothing to it
                 continue
             if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-                lines.append(f"{name}: argument {argument!r} must be a plain one; pluggy would not pass it")
+                lines.append(
+                    f"{name}: argument {argument!r} must be positional or keyword; pluggy does not pass it otherwise"
+                )
             elif _new_argument(new, argument) not in known:
                 lines.append(f"{name}: no argument {argument!r} exists; there are: {', '.join(known) or 'none'}")
             elif parameter.default is not parameter.empty:
@@ -72,7 +74,7 @@ def problems(found: Hooks, *, required: tuple[str, ...], wrapper: bool = False) 
 
 
 def register(manager: pluggy.PluginManager, found: Hooks, *, owner: str) -> None:
-    """Register hooks under their present names, before the manager has specifications; warns of each old name."""
+    """Register hooks under their new names, before the manager has specifications. Warn of each old name."""
     plugin = Namespace({_new_name(name): function for name, function in found.items()})
     manager.register(plugin, name=owner)
     for name in found:
@@ -83,7 +85,7 @@ def register(manager: pluggy.PluginManager, found: Hooks, *, owner: str) -> None
                 old = implementation.argnames
                 for argument in old:
                     _warn(owner, f"{caller.name}.{argument}")
-                # pluggy passes by these names and in this order: the function itself keeps its own.
+                # pluggy passes values by these names and in this order; the function keeps its own names.
                 implementation.argnames = tuple(_new_argument(caller.name, argument) for argument in old)  # type: ignore[misc]
 
 

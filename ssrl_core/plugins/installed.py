@@ -1,4 +1,4 @@
-"""Which plugins are installed and may be loaded, by the metadata of their distributions; nothing is imported."""
+"""The plugins that are installed and may be loaded, from the metadata of their distributions. Imports no plugin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASKS = "ssrl"
 SOURCES = "ssrl.sources"
 WRAPPERS = "ssrl.wrappers"
 ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
-"""Environment variable: the distributions whose plugins may be loaded, as names or patterns, joined by commas."""
+"""Environment variable: comma-separated names or patterns of the distributions whose plugins may be loaded."""
 
 _KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper"}
 _CORE = "ssrl-core"
@@ -25,13 +25,13 @@ _CORE = "ssrl-core"
 
 @dataclass(frozen=True, slots=True)
 class InstalledPlugin:
-    """A plugin as its distribution's metadata describes it; nothing of it has been imported.
+    """A plugin that need not have been imported.
 
     Attributes:
-        name: the entry point's.
-        distribution, version: what provides it.
-        requires: what the distribution requires, e.g. ``("numpy>=2", "ssrl-core>=0.1")``.
-        entry_point: what to import.
+        name: of the entry point.
+        distribution, version: of the distribution that provides it.
+        requires: requirements of the distribution, e.g. ``("numpy>=2", "ssrl-core>=0.1")``.
+        entry_point: to import.
     """
 
     name: str
@@ -45,23 +45,23 @@ class InstalledPlugin:
 
 
 def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
-    """All installed plugins of a group by name, sorted. A name with several distributions has several entries."""
+    """All installed plugins of a group by name, sorted; several for a name that several distributions provide."""
     found: dict[str, dict[str, InstalledPlugin]] = {}
     for distribution in metadata.distributions():
         if entries := [entry for entry in distribution.entry_points if entry.group == group]:
             facts = distribution.metadata  # parsed on each access
-            # Remains of a removed distribution have entry points and no metadata.
+            # The remains of a removed distribution have entry points but no metadata.
             name, version = facts["Name"] or "(no name)", facts["Version"] or "(no version)"
             requires = tuple(facts.get_all("Requires-Dist") or ())
             for entry in entries:
                 plugin = InstalledPlugin(entry.name, name, version, requires, entry)
-                # The first on sys.path is the one that an import would find.
+                # An import would find the first one on sys.path.
                 found.setdefault(entry.name, {}).setdefault(_canonical(name), plugin)
     return {name: list(by_distribution.values()) for name, by_distribution in sorted(found.items())}
 
 
 def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
-    """The one installed plugin of that name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
+    """The installed plugin of a name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
     known = installed(group)
     if name not in known:
         what = f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}"
@@ -82,24 +82,24 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
 
 
 def claimed_twice(plugins: Sequence[InstalledPlugin]) -> str:
-    """What to say of plugins of one name."""
+    """The message about several plugins of one name."""
     claims = " and ".join(f"{p.distribution} {p.version} ({p.entry_point.value})" for p in plugins)
     return f"{plugins[0].name!r} is claimed by {claims}. Uninstall all but one of them, or allow only one in {ALLOWED}."
 
 
 def allowed_patterns() -> tuple[str, ...]:
-    """What the environment allows: everything where the variable is not set, nothing where it is empty."""
+    """The patterns of the environment: all distributions if the variable is not set, none if it is empty."""
     return tuple(filter(None, map(str.strip, os.environ.get(ALLOWED, "*").split(","))))
 
 
 def is_allowed(plugin: InstalledPlugin, patterns: Iterable[str]) -> bool:
-    """Whether the plugin's distribution is ssrl-core or matches one of the patterns, e.g. ``ssrl-plugin-*``."""
+    """Whether the distribution of a plugin is ssrl-core or matches a pattern, e.g. ``ssrl-plugin-*``."""
     name = _canonical(plugin.distribution)
     return name == _CORE or any(fnmatchcase(name, _canonical(pattern)) for pattern in patterns)
 
 
 def check_allowed(plugin: InstalledPlugin, patterns: Iterable[str], *, where: str = ALLOWED) -> None:
-    """Raises NotAllowed where the patterns leave the plugin out; ``where`` names the setting that holds them."""
+    """Raise NotAllowed if no pattern matches the plugin; ``where`` names the setting of the patterns."""
     if not is_allowed(plugin, patterns):
         raise NotAllowed(
             f"plugin {plugin} may not be loaded: {where} allows only {', '.join(patterns) or 'ssrl-core'}. "
@@ -108,7 +108,7 @@ def check_allowed(plugin: InstalledPlugin, patterns: Iterable[str], *, where: st
 
 
 def check_requirement(plugin: InstalledPlugin) -> None:
-    """Raises IncompatiblePlugin where the plugin's distribution requires another release of ssrl-core than this."""
+    """Raise IncompatiblePlugin if the distribution of a plugin requires another release of ssrl-core."""
     from .. import __version__
 
     for line in plugin.requires:
@@ -120,8 +120,8 @@ def check_requirement(plugin: InstalledPlugin) -> None:
 
 @cache
 def _unmet(line: str, version: str) -> str | None:
-    """The part of a requirement that this version of ssrl-core does not meet; None where it is met or not about it."""
-    if not _canonical(line).startswith(_CORE):  # parsing the others would take its time, and they are not ours to judge
+    """The specifier of a requirement on ssrl-core that this version does not meet; None for any other requirement."""
+    if not _canonical(line).startswith(_CORE):  # parsing takes time
         return None
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -135,8 +135,8 @@ def _unmet(line: str, version: str) -> str | None:
 
 
 def upgrade_line(plugin: InstalledPlugin) -> str:
-    """The command that brings core and plugin to releases that go together, whichever of them is behind."""
-    return f"to bring both to releases that go together: pip install --upgrade ssrl-core {plugin.distribution}"
+    """The command that upgrades core and plugin to compatible releases."""
+    return f"to install compatible releases: pip install --upgrade ssrl-core {plugin.distribution}"
 
 
 def _canonical(distribution: str) -> str:

@@ -30,7 +30,7 @@ START_LIMIT = 120.0
 """Seconds that a subprocess may take to import the plugin; they do not count towards the limit of an answer."""
 
 REFUSED = 30
-"""Answers that are refused after ``MOST_STUCK`` calls in a row have not come back. Then another call is tried."""
+"""Answers that are refused after ``MOST_STUCK`` calls in a row have not returned. Then another call is tried."""
 
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
@@ -57,7 +57,7 @@ class Verifier:
         """The score of an answer, see ``Task.verify_answer``; or the error.
 
         The error is PluginFailed if the verifier failed; TimeLimitExceeded if it was killed at the limit, or is not
-        called since too many calls have not come back; ChildProcessError if the subprocess ended by itself.
+        called since too many calls have not returned; ChildProcessError if the subprocess ended by itself.
         """
         if self._owner != os.getpid():  # forked: the subprocess, and whoever held the lock, belong to the parent
             self._forget()
@@ -75,7 +75,7 @@ class Verifier:
     def _call(self, message: object, limit: float) -> dict[str, Any]:
         if self._lost >= MOST_STUCK and self._refused < REFUSED:
             self._refused += 1
-            raise TooManyStuck(f"is not called for now: the last {self._lost} calls have not come back")
+            raise TooManyStuck(f"is not called for now: the last {self._lost} calls have not returned")
         self._refused = 0
         self._lost += 1
         reply = _exchange(self._started(), limit, message)
@@ -106,7 +106,7 @@ def _exchange(process: subprocess.Popen[bytes], seconds: float, *messages: objec
     if not any(poll.poll(seconds * 100) for _ in range(10)):
         process.kill()
         process.wait()
-        raise TimeLimitExceeded(f"has not come back within {seconds:g} s and was killed")
+        raise TimeLimitExceeded(f"did not return within {seconds:g} s and was killed")
     line = process.stdout.readline()
     if not line:
         raise ChildProcessError(f"ended its process with exit code {process.wait()}")

@@ -1,7 +1,7 @@
-"""Call a function that may never come back.
+"""Calls with a time limit, in threads.
 
-Python cannot end a thread. A call that exceeds its limit is therefore left behind in its daemon thread, which holds up
-neither the caller nor the end of the process, and counts as stuck until it comes back after all.
+Python cannot end a thread. A call that exceeds its limit stays in its daemon thread, which delays neither the caller
+nor the end of the process. The call counts as stuck until it returns.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 MOST_STUCK = 3
-"""Calls of one owner that may be stuck at a time before the owner is not called any more."""
+"""Number of stuck calls of one owner from which on the owner is not called any more."""
 
 
 class TimeLimitExceeded(Exception):
-    """A call did not come back within its limit."""
+    """A call did not return within its limit."""
 
 
 class TooManyStuck(TimeLimitExceeded):
-    """A call was not made, since too many earlier ones have not come back."""
+    """A call was not made, because too many earlier calls have not returned."""
 
 
 class Outcome(NamedTuple):
@@ -34,11 +34,13 @@ class Outcome(NamedTuple):
 
 
 class _Calls:
-    """Calls one after the other, handed from thread to thread; lighter than Futures, which would double what they cost.
+    """Calls that one thread makes one after the other. A Future for each call would double the overhead.
 
     Attributes:
-        outcomes: of those that have come back.
-        left: the caller waits no more; what has not begun is not begun.
+        back: a lock that is held until all calls have returned.
+        done: whether all calls have returned.
+        left: whether the caller has stopped waiting, so that no further call is started.
+        outcomes: of the calls that have returned.
     """
 
     __slots__ = ("back", "done", "functions", "left", "outcomes", "stuck")
@@ -53,7 +55,7 @@ class _Calls:
 
 _idle: list[SimpleQueue[_Calls]] = []
 _stuck: dict[str, set[_Calls]] = {}
-for _threads in (_idle, _stuck):  # a child process has none of its parent's threads
+for _threads in (_idle, _stuck):  # a forked process has no threads of its parent
     os.register_at_fork(after_in_child=_threads.clear)
 
 
@@ -64,31 +66,31 @@ def call_within(seconds: float, function: Callable[[], Any], *, owner: str) -> A
         seconds: the limit. Of a time for which the whole process was stopped, a tenth of the limit counts at most.
         function: is called in another thread. C code that holds the interpreter, such as a regular expression that
             backtracks, cannot be interrupted.
-        owner: whom to hold responsible: while ``MOST_STUCK`` of its calls are stuck, every other one fails at once.
+        owner: name of the responsible plugin. While ``MOST_STUCK`` of its calls are stuck, further calls fail at once.
 
     Raises:
         TimeLimitExceeded, TooManyStuck: see there.
     """
     outcomes, _ = call_all_within(seconds, [function], owner=owner)
     if not outcomes:
-        raise TooManyStuck(f"is not called any more: {MOST_STUCK} earlier calls have not come back")
+        raise TooManyStuck(f"is not called any more: {MOST_STUCK} earlier calls have not returned")
     outcome = outcomes.pop()
     if outcome.error is None:
         return outcome.result
     try:
         raise outcome.error
     finally:
-        del outcome  # else the error, through its traceback, would hold itself and what the function had in its hands
+        del outcome  # else the traceback of the error would refer to the error, and keep the function's objects alive
 
 
 def call_all_within(
     seconds: float, functions: Sequence[Callable[[], Any]], *, owner: str
 ) -> tuple[list[Outcome], bool]:
-    """What each function returns or raises, and whether one of them exceeded the limit; see ``call_within``.
+    """What each function returns or raises, and whether a call exceeded the limit; see ``call_within``.
 
-    The outcomes end with the first call that has not come back. The flag is also true if a call came back after it had
-    held the interpreter for longer than the limit; and if none was made since too many earlier ones are stuck. Many
-    calls at once share the cost of going to another thread and back, which is more than that of a short call.
+    The outcomes end with the first call that has not returned. The flag is also true if a call returned after it had
+    held the interpreter for longer than the limit, and if no call was made because too many are stuck. A batch shares
+    the cost of changing threads, which exceeds that of a short call.
     """
     stuck = _stuck.setdefault(owner, set())
     if len(stuck) >= MOST_STUCK:
@@ -101,9 +103,9 @@ def call_all_within(
     clocks = time.monotonic(), time.process_time()
     inbox.put(calls)
     turns, seen, held = 0, 0, False
-    # In turns: a process that was stopped in the terminal for an hour has waited for one of them only.
+    # Ten turns: however long a process is stopped, that is one turn.
     while not calls.back.acquire(timeout=seconds / 10):
-        # This thread could not run and the process was busy, so that it was not stopped: the interpreter was held.
+        # If neither this thread could run nor the process was stopped, the interpreter was held.
         before, clocks = clocks, (time.monotonic(), time.process_time())
         held = held or min(map(sub, clocks, before)) > seconds
         turns, seen = (turns + 1, seen) if len(calls.outcomes) == seen else (0, len(calls.outcomes))
@@ -114,7 +116,7 @@ def call_all_within(
             if calls.done:
                 calls.stuck.discard(calls)
             elif len(outcomes) == seen:
-                outcomes.append(Outcome(None, TimeLimitExceeded(f"has not come back within {seconds:g} s")))
+                outcomes.append(Outcome(None, TimeLimitExceeded(f"did not return within {seconds:g} s")))
             return outcomes, True
     return calls.outcomes, held
 
@@ -128,7 +130,7 @@ def _start() -> SimpleQueue[_Calls]:
 def _serve(inbox: SimpleQueue[_Calls]) -> None:
     while True:
         _run(calls := inbox.get())
-        calls.done = True  # before the discard, after which the caller may still add it
+        calls.done = True  # before the discard, because the caller may add the calls after it
         calls.stuck.discard(calls)
         _idle.append(inbox)
         calls.back.release()
