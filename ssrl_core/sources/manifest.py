@@ -20,7 +20,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
             lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
-            rows = _csv_rows(pieces, skipped) if name.lower().endswith(".csv") else _json_rows(pieces, skipped)
+            rows = _rows(pieces, skipped, is_csv=name.lower().endswith(".csv"))
             index = index_by_id(_entries(rows, facts), facts, made_of=("manifest 1", str(store), name, stamp))
     except SourceError as err:
         raise SourceError(f"image source {uri!r}: {err}") from err
@@ -107,21 +107,13 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     return ManifestSource(store, name, index, index.facts["depth"], scale, intrinsics)
 
 
-def _csv_rows(lines: Iterator[str], skipped: Counter[str]) -> Iterator[Row]:
-    reader = csv.DictReader(lines, strict=True)
-    if "image" not in (reader.fieldnames or ()):
+def _rows(lines: Iterator[str], skipped: Counter[str], *, is_csv: bool) -> Iterator[Row]:
+    reader = csv.DictReader(lines, strict=True) if is_csv else map(json.loads, lines)
+    if isinstance(reader, csv.DictReader) and "image" not in (reader.fieldnames or ()):
         raise SourceError(f"it has no column 'image', only {reader.fieldnames}")
-    return _readable(lambda: next(reader), skipped)
-
-
-def _json_rows(lines: Iterator[str], skipped: Counter[str]) -> Iterator[Row]:
-    return _readable(lambda: json.loads(next(lines)), skipped)
-
-
-def _readable(read: Callable[[], Any], skipped: Counter[str]) -> Iterator[Row]:
     while True:
         try:
-            row = read()
+            row = next(reader)
         except StopIteration:
             return
         except (csv.Error, ValueError, RecursionError):
