@@ -18,7 +18,7 @@ from PIL import Image
 from ssrl_source_rooms import ssrl_open_source as open_synthetic
 
 from ssrl_core.errors import SourceError, SourceRejected
-from ssrl_core.sources import Split, open_source, to_working_size
+from ssrl_core.sources import Split, open_source, resolve_uri, to_working_size
 from ssrl_core.sources import images as imageio
 from ssrl_core.sources.folder import ssrl_open_source as open_folder
 from ssrl_core.sources.rgbd import ssrl_open_source as open_rgbd
@@ -129,10 +129,13 @@ def test_the_error_for_a_folder_without_images_lists_the_extensions(tmp_path: Pa
         len(open_folder(f"folder:{tmp_path}"))
 
 
-@pytest.mark.parametrize("uri", ["folder:", "folder:/tmp?recursive=1", "folder:/tmp/%00"])
-def test_unusable_folder_uris_are_source_errors(uri: str) -> None:
-    with pytest.raises(SourceError):
-        open_folder(uri)
+@pytest.mark.parametrize(
+    "uri", ["folder:", "folder:/tmp?recursive=1", "folder:/a\0", "folder:/%00", "folder:~nobody-here/x"]
+)
+def test_unusable_folder_uris_are_source_errors(uri: str, tmp_path: Path) -> None:
+    for written in (uri, resolve_uri(uri, base=tmp_path)):
+        with pytest.raises(SourceError):
+            open_folder(written)
 
 
 def test_a_source_returns_none_for_another_scheme() -> None:

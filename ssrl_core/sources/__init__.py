@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -54,9 +55,10 @@ def resolve_uri(uri: str, *, base: Path) -> str:
     """
     scheme, _, rest = uri.partition(":")
     path, question, query = rest.partition("?")
-    if not path or is_remote(path) or (path.startswith("//") and not path.startswith("///")):
+    is_address = is_remote(path) or (path.startswith("//") and not path.startswith("///"))
+    if not path or is_address or "\0" in path:  # open_source rejects null characters
         return uri
-    return f"{scheme}:{(base / Path(path).expanduser()).resolve()}{question}{query}"
+    return f"{scheme}:{(base / os.path.expanduser(path)).resolve()}{question}{query}"
 
 
 class Split:

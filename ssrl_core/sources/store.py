@@ -238,9 +238,9 @@ def locate(uri: str, scheme: str, *, options: Iterable[str] = (), files: tuple[s
 
 def _local(uri: str, text: str, files: tuple[str, ...]) -> tuple[Store, str]:
     plain = text[2:] if text.startswith("///") else text
-    path = Path(plain).expanduser()
+    path = Path(os.path.expanduser(plain))
     if not path.exists() and "%" in plain:
-        path = Path(unquote(plain)).expanduser()
+        path = Path(os.path.expanduser(unquote(plain)))
     is_file = path.suffix.lower() in files
     if path.is_dir():
         return Store(str(path.absolute())), ""
