@@ -1,7 +1,8 @@
-"""``ssrl eval`` with real processes, a real server, and faults in it."""
+"""``ssrl eval`` and ``ssrl compare``, with a real server that has faults on demand."""
 
-import fcntl
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,11 +18,14 @@ from threading import Thread
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from ssrl_core.cli import app
+from ssrl_core.cli.score import rescore
 from ssrl_core.evaluate import EvaluationError, Sampling, Transformers, answers_of, compare, evaluate, rows
 from ssrl_core.evaluate.confusion import NONE, OTHER, matrices
 from ssrl_core.evaluate.endpoint import MOST_FAILURES, Endpoint
-from ssrl_core.evaluate.folder import plan_of
+from ssrl_core.evaluate.folder import folder_of, plan_of
 from ssrl_core.evaluate.heldout import check_heldout
 from ssrl_core.evaluate.models import Written, version
 from ssrl_core.evaluate.report import write_report
@@ -29,13 +33,12 @@ from ssrl_core.evaluate.serving import Served
 from ssrl_core.mix import load_mix
 from ssrl_core.mix.include import self_contained
 from ssrl_core.models.tiny import build_tiny_model
-from ssrl_core.cli.score import rescore
+from ssrl_core.sources import open_source
 
 torch = pytest.importorskip("torch", reason="the 'train' extra is not installed")
 pytest.importorskip("openai", reason="the 'eval' extra is not installed")
 
 SERVER = Path(__file__).parent / "fixtures" / "chat_server.py"
-SSRL = [sys.executable, "-m", "ssrl_core"]
 MIX = """
 source: "synthetic:?width=192&height=144"
 size: 112
@@ -47,7 +50,7 @@ SHORT = Sampling(max_tokens=12)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with a mix and a model that has learned to answer, though not to see."""
+    """A folder with a mix and a model that has learned the format of answers only."""
     folder = tmp_path_factory.mktemp("eval")
     (folder / "mix.yaml").write_text(MIX)
     mix = load_mix(folder / "mix.yaml")
@@ -122,7 +125,7 @@ def faults(site):
 
 @pytest.fixture(scope="module")
 def server(site, faults):
-    """The URL of a server of the model, which does what stands in ``faults``."""
+    """The URL of a server of the model, with the faults in the file ``faults``."""
     faults.write_text("{}")
     with serving(site / "model", "--faults", faults) as url:
         yield url
@@ -136,19 +139,20 @@ def no_faults(request):
 
 
 def requests(faults):
-    """What the server was asked so far."""
+    """The requests that the server has answered so far."""
     log = Path(f"{faults}.log")
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def order(server, faults, plan):
-    """Let the next requests go wrong: position from here -> fault; ``*`` is every other one."""
+    """Give the next requests faults: number of the request from here -> fault; ``*``: all others."""
     count = json.loads(urllib.request.urlopen(f"{server}/count").read())
     faults.write_text(json.dumps({key if key == "*" else str(count + key): fault for key, fault in plan.items()}))
 
 
-def ssrl(*words, cwd):
-    return subprocess.run([*SSRL, *map(str, words)], capture_output=True, text=True, cwd=cwd)
+def ssrl(command, *words):
+    """Run a command in this process."""
+    return CliRunner().invoke(app([command]), [command, *map(str, words)])
 
 
 def test_transformers_and_a_server_of_the_same_model_give_the_same_completions(site, server, faults, heldout, tmp_path):
@@ -164,28 +168,28 @@ def test_transformers_and_a_server_of_the_same_model_give_the_same_completions(s
     assert shown == sorted((e.prompt, [list(image.size) for image in e.sample.images]) for e in examples)
 
 
-def test_an_evaluation_that_was_killed_goes_on_and_nothing_is_lost_or_doubled(site, server, faults, tmp_path):
-    words = ["eval", site / "mix.yaml", "--endpoint", server, "--name", "tiny", "-o", "out", "--max-tokens", "12"]
-    lines = tmp_path / "out" / "answers.jsonl"
+def test_an_evaluation_that_was_killed_resumes_and_no_answer_is_lost_or_doubled(site, server, faults, tmp_path):
+    words = ["eval", site / "mix.yaml", "--endpoint", server, "--name", "tiny", "--max-tokens", "12", "-o"]
+    out, lines = tmp_path / "out", tmp_path / "out" / "answers.jsonl"
     order(server, faults, {**dict.fromkeys(range(11)), "*": "hang"})
     asked = len(requests(faults))
-    process = subprocess.Popen([*SSRL, *map(str, words), "--concurrency", "4"], cwd=tmp_path)
+    command = [sys.executable, "-m", "ssrl_core", *map(str, words), str(out), "--concurrency", "4"]
+    process = subprocess.Popen(command)
     until(lambda: lines.exists() and lines.read_bytes().count(b"\n") == 11)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = lines.read_bytes()
     lines.write_bytes(before + b'{"index": 29, "tas')  # as a kill in the middle of a line leaves it
     faults.write_text("{}")
-    done = ssrl(*words, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = ssrl(*words, out, "--json")
+    assert done.exit_code == 0, done.output
     assert lines.read_bytes().startswith(before)
     assert sorted(json.loads(line)["index"] for line in lines.read_text().splitlines()) == list(range(30))
     assert len(requests(faults)) - asked == 30
     assert json.loads(done.stdout)["answers"] == 30
-    uninterrupted = ssrl(*words[:6], "-o", "whole", "--max-tokens", "12", cwd=tmp_path)
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
-    assert answers_of(tmp_path / "whole") == answers_of(tmp_path / "out")
-    assert (tmp_path / "whole/report.html").read_bytes() == (tmp_path / "out/report.html").read_bytes()
+    assert ssrl(*words, tmp_path / "whole").exit_code == 0
+    assert answers_of(tmp_path / "whole") == answers_of(out)
+    assert (tmp_path / "whole/report.html").read_bytes() == (out / "report.html").read_bytes()
 
 
 def test_a_request_that_fails_is_asked_again(server, faults, heldout, tmp_path):
@@ -194,31 +198,19 @@ def test_a_request_that_fails_is_asked_again(server, faults, heldout, tmp_path):
     assert len(done.answers) == 6 and not done.failed
 
 
-def test_a_request_that_fails_for_good_is_no_wrong_answer_and_is_asked_again_at_the_next_start(
+def test_a_request_that_fails_for_good_does_not_count_as_wrong_and_is_asked_again_at_the_next_start(
     site, server, faults, tmp_path
 ):
-    words = [
-        "eval",
-        site / "mix.yaml",
-        "--endpoint",
-        server,
-        "--name",
-        "tiny",
-        "-o",
-        "out",
-        "--max-tokens",
-        "12",
-        "-n",
-        8,
-    ]
+    words = ["eval", site / "mix.yaml", "--endpoint", server, "--name", "tiny", "--max-tokens", 12, "-n", 8, "--json"]
+    words += ["-o", tmp_path / "out"]
     order(server, faults, {2: 500, 5: 400})
-    done = ssrl(*words, "--retries", 0, "--concurrency", 1, "--json", cwd=tmp_path)
-    assert done.returncode == 1
+    done = ssrl(*words, "--retries", 0, "--concurrency", 1)
+    assert done.exit_code == 1
     assert json.loads(done.stdout)["answers"] == 6
     assert "1 x InternalServerError" in done.stderr and "1 x BadRequestError" in done.stderr
     assert "1 samples have no answer" in (tmp_path / "out/report.html").read_text()
-    done = ssrl(*words, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = ssrl(*words)
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["answers"] == 8
 
 
@@ -252,32 +244,64 @@ def test_an_evaluation_stops_where_every_request_fails(server, faults, heldout, 
     assert not answers_of(tmp_path)
 
 
-def test_a_server_that_is_not_there_lets_nobody_in_or_lacks_the_model_is_an_error_that_says_so(
-    site, server, heldout, tmp_path
-):
+def test_a_server_that_is_missing_wants_a_key_or_lacks_the_model_is_explained(server, faults, heldout, tmp_path):
     with pytest.raises(EvaluationError, match="no server answers"):
         evaluate(heldout, Endpoint("http://127.0.0.1:9/v1", "tiny"), tmp_path / "1", sampling=SHORT)
     with pytest.raises(EvaluationError, match=r"tinny.*It has tiny. Did you mean 'tiny'\?"):
         evaluate(heldout, Endpoint(server, "tinny"), tmp_path / "2", sampling=SHORT)
-    with serving(site / "model", "--key", "secret") as guarded:
-        with pytest.raises(EvaluationError, match=r"wants a key \(401\)\. Set OPENAI_API_KEY"):
-            evaluate(heldout, Endpoint(guarded, "tiny"), tmp_path / "3", sampling=SHORT)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("OPENAI_API_KEY", "secret")
-            assert evaluate(heldout, Endpoint(guarded, "tiny"), tmp_path / "3", samples=1, sampling=SHORT).answers
+    faults.write_text('{"key": "secret"}')
+    with pytest.raises(EvaluationError, match=r"wants a key \(401\)\. Set OPENAI_API_KEY"):
+        evaluate(heldout, Endpoint(server, "tiny"), tmp_path / "3", sampling=SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "secret")
+        assert evaluate(heldout, Endpoint(server, "tiny"), tmp_path / "3", samples=1, sampling=SHORT).answers
 
 
-def test_a_server_of_our_own_is_up_for_the_evaluation_only(site, heldout, tmp_path):
-    command = (sys.executable, str(SERVER), "{model}", "--port", "{port}", "--name", "{model}")
-    model = Served(str(site / "model"), log=tmp_path / "log", command=command)
-    assert len(evaluate(heldout, model, tmp_path / "out", samples=3, sampling=SHORT).answers) == 3
+# A server without a model. The first requests of /health fail.
+FAKE = r"""
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+COMPLETION = {"message": {"role": "assistant", "content": "<think>I look.</think>\\boxed{1}"}, "finish_reason": "stop"}
+
+class Handler(BaseHTTPRequestHandler):
+    asked = 0
+
+    def do_GET(self):
+        Handler.asked += 1
+        self.answer(503 if Handler.asked < 3 else 200, {"object": "list", "data": []})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.answer(200, {"choices": [COMPLETION]})
+
+    def answer(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+print(os.getpid(), flush=True)
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_in_a_subprocess_runs_for_the_evaluation_only(site, heldout, tmp_path):
+    command = (sys.executable, "-c", FAKE.replace("{", "{{").replace("}", "}}"), "{port}", "{model}")
+    model = Served(str(site / "model"), log=tmp_path / "log", command=command, concurrency=1)
+    done = evaluate(heldout, model, tmp_path / "out", samples=3, sampling=SHORT)
+    assert [answer.completion for answer in done.answers] == ["<think>I look.</think>\\boxed{1}"] * 3
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "log").read_text().split()[0]), 0)
     broken = Served(str(site / "model"), log=tmp_path / "log", command=(sys.executable, "-c", "exit('no GPU')"))
     with pytest.raises(EvaluationError, match=r"ended with code 1.*\n.*no GPU"):
         evaluate(heldout, broken, tmp_path / "out2", samples=3, sampling=SHORT)
 
 
 class Fixed:
-    """A model that says what a function makes of the truth."""
+    """A model whose answers are a function of truth and index."""
 
     facts = {"engine": "fixed", "model": "fixed"}  # noqa: RUF012
 
@@ -295,18 +319,61 @@ def mix(write_mix):
     return load_mix(write_mix(MIX.replace("30", "20")), split="heldout")
 
 
-def test_what_another_evaluation_has_begun_is_not_continued(mix, write_mix, tmp_path):
-    model = Fixed(lambda truth, index: truth)
-    evaluate(mix, model, tmp_path / "out", samples=3)
+def right_answers(mix, folder, **settings):
+    return evaluate(mix, Fixed(lambda truth, index: truth), folder, **settings).answers
+
+
+def test_another_evaluation_in_the_same_folder_is_refused_with_the_difference(mix, write_mix, tmp_path):
+    right_answers(mix, tmp_path / "out", samples=3)
     with pytest.raises(EvaluationError, match=r"sampling\.temperature: 0\.0 -> 1.0"):
-        evaluate(mix, model, tmp_path / "out", samples=3, sampling=Sampling(temperature=1.0))
+        right_answers(mix, tmp_path / "out", samples=3, sampling=Sampling(temperature=1.0))
     other = load_mix(write_mix(MIX + "seed: 8", "other.yaml"), split="heldout")
     with pytest.raises(EvaluationError, match=r"mix\.seed: 0 -> 8"):
-        evaluate(other, model, tmp_path / "out", samples=3)
+        right_answers(other, tmp_path / "out", samples=3)
+    with pytest.raises(EvaluationError, match=r"split: 'heldout' -> 'validation'"):
+        right_answers(load_mix(mix.path, split="validation"), tmp_path / "out", samples=3)
 
 
-def test_what_is_no_text_is_kept_all_the_same(mix, tmp_path):
-    done = evaluate(mix, Fixed(lambda truth, index: truth + " \ud800"), tmp_path, samples=2)
+@pytest.fixture
+def photo_mix(install_toy, pictures, write_mix):
+    """A function that loads a mix of the task ``toy`` on pictures, as a new process does."""
+    install_toy()
+
+    text = f"source: 'folder:{pictures}'\nheldout: {{fraction: 0.5, samples: 20}}\ntasks: {{toy: }}\n"
+
+    def load(more="", name="mix.yaml"):
+        open_source.cache_clear()
+        return load_mix(write_mix(text + more, name), split="heldout")
+
+    return load
+
+
+def test_an_evaluation_is_not_resumed_after_an_image_or_a_version_changed(photo_mix, install_toy, pictures, tmp_path):
+    right_answers(photo_mix(), tmp_path / "out", samples=3)
+    before = (tmp_path / "out" / "answers.jsonl").read_bytes()
+    saved = (pictures / "07 é.png").read_bytes()
+    shutil.copy(pictures / "00 é.png", pictures / "07 é.png")
+    with pytest.raises(EvaluationError, match=r"sources\.folder:.*\.digest: '\w+' -> '\w+'"):
+        right_answers(photo_mix(), tmp_path / "out", samples=6)
+    (pictures / "07 é.png").write_bytes(saved)
+    install_toy(version="0.2")
+    with pytest.raises(EvaluationError, match=r"versions\.ssrl-plugin-toy: '0.1' -> '0.2'"):
+        right_answers(photo_mix(), tmp_path / "out", samples=6)
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes() == before
+
+
+def test_an_evaluation_is_resumed_with_a_comment_in_the_mix_at_another_path_and_other_times_of_images(
+    photo_mix, pictures, tmp_path
+):
+    first = right_answers(photo_mix(), tmp_path / "out", samples=3)
+    for path in pictures.iterdir():
+        os.utime(path, (0, 0))
+    again = right_answers(photo_mix("# a comment\nseed: 0", "moved.yaml"), tmp_path / "out", samples=6)
+    assert again[:3] == first and len(again) == 6
+
+
+def test_a_completion_that_is_no_valid_text_is_kept(mix, tmp_path):
+    done = evaluate(mix, Fixed(lambda truth, index: truth + " \ud800"), tmp_path / "out", samples=2)
     assert [answer.completion[-2] for answer in done.answers] == ["?", "?"]
 
 
@@ -324,17 +391,16 @@ def test_a_report_can_be_written_when_images_have_gone(write_mix, pictures, tmp_
 
 
 def test_an_evaluation_can_be_made_longer(mix, tmp_path):
-    model = Fixed(lambda truth, index: truth)
-    first = evaluate(mix, model, tmp_path, samples=3)
-    longer = evaluate(mix, model, tmp_path, samples=7)
-    assert longer.answers[:3] == first.answers and len(longer.answers) == 7
+    first = right_answers(mix, tmp_path / "out", samples=3)
+    longer = right_answers(mix, tmp_path / "out", samples=7)
+    assert longer[:3] == first and len(longer) == 7
     with pytest.raises(EvaluationError, match=r"it has 20\. Raise heldout.samples"):
-        evaluate(mix, model, tmp_path, samples=21)
+        right_answers(mix, tmp_path / "out", samples=21)
 
 
 def test_saved_answers_score_the_same_again(mix, tmp_path):
-    evaluate(mix, Fixed(lambda truth, index: truth if index % 2 else "1"), tmp_path)
-    facts = rescore([tmp_path / "answers.jsonl"])
+    evaluate(mix, Fixed(lambda truth, index: truth if index % 2 else "1"), tmp_path / "out")
+    facts = rescore([tmp_path / "out" / "answers.jsonl"])
     assert not facts["skipped"]
     assert sum(task["saved"] for task in facts["tasks"].values()) == 20
     assert all(task["differ"] == 0 for task in facts["tasks"].values())
@@ -346,11 +412,11 @@ def right(tmp_path_factory):
     folder = tmp_path_factory.mktemp("right")
     (folder / "mix.yaml").write_text(MIX.replace("30", "96"))
     mix = load_mix(folder / "mix.yaml", split="heldout")
-    return evaluate(mix, Fixed(lambda truth, index: truth), folder / "out").answers
+    return right_answers(mix, folder / "out")
 
 
 def said(answers, text):
-    """The answers as if the model had said what a function makes of the truth and the index."""
+    """The answers with other predictions: a function of truth and index."""
     changed = [(answer, text(answer.truth, answer.index)) for answer in answers]
     return [replace(answer, pred=pred, acc=float(pred == answer.truth)) for answer, pred in changed]
 
@@ -400,10 +466,10 @@ def test_the_command_compares_and_says_how_the_evaluations_differ(mix, tmp_path)
     evaluate(mix, Fixed(lambda truth, index: truth), tmp_path / "1", samples=12)
     hotter = Sampling(temperature=1.0)
     evaluate(mix, Fixed(lambda truth, index: "Z"), tmp_path / "2", samples=12, sampling=hotter)
-    done = ssrl("compare", "1", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = ssrl("compare", tmp_path / "1", tmp_path / "2")
+    assert done.exit_code == 0, done.output
     assert "sampling.temperature: 0.0 -> 1.0" in done.stdout and "worse" in done.stdout
-    *_, total = json.loads(ssrl("compare", "1", "2", "--json", cwd=tmp_path).stdout)["rows"]
+    *_, total = json.loads(ssrl("compare", tmp_path / "1", tmp_path / "2", "--json").stdout)["rows"]
     assert (total["task"], total["before"], total["after"], total["lost"]) == ("all", 1.0, 0.0, 12)
 
 
@@ -431,7 +497,7 @@ def test_images_that_training_has_seen_are_refused(write_mix, tmp_path):
         check_heldout(mix, model=str(run / "global_step_1" / "huggingface"))
     (run / "mix.yaml").write_text(MIX)
     assert "drew none of them" in " ".join(check_heldout(mix, model=str(run / "global_step_1" / "huggingface")))
-    # Of earlier runs in the folder, and with paths that were relative to another place.
+    # The mix of an earlier run in the folder, with paths that are relative to another folder.
     photos = 'source: "folder:photos"\nheldout: {fraction: 0.05}\ntasks: {flipped_patch: }'
     (run / "mix-2.yaml").write_bytes(self_contained(write_mix(photos, "photos.yaml")))
     write_mix(photos.replace("0.05", "0.1"), "photos.yaml")
@@ -441,20 +507,25 @@ def test_images_that_training_has_seen_are_refused(write_mix, tmp_path):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     with pytest.raises(EvaluationError, match=r"mix-2.yaml holds out 0.05 of folder:"):
         check_heldout(load_mix(tmp_path / "photos.yaml", split="heldout"), model=str(run / "global_step_1"))
-    assert "No record" in " ".join(check_heldout(mix, model=str(tmp_path)))
+    assert "is not known" in " ".join(check_heldout(mix, model=str(tmp_path)))
 
 
-def test_a_model_that_is_not_there_is_an_error_that_says_so(tmp_path, monkeypatch):
+def test_a_model_that_does_not_exist_is_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(EvaluationError, match=r"neither a folder with a config\.json nor a name on the hub"):
+    with pytest.raises(EvaluationError, match=r"neither a folder with a config\.json nor a reachable name"):
         version(str(tmp_path))
 
 
-def test_one_folder_is_written_by_one_process(mix, tmp_path):
-    model = Fixed(lambda truth, index: truth)
-    evaluate(mix, model, tmp_path, samples=1)
-    with open(tmp_path / "answers.jsonl") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(EvaluationError, match="another process writes"):
-            evaluate(mix, model, tmp_path, samples=2)
-    assert len(evaluate(mix, model, tmp_path, samples=2).answers) == 2
+def test_only_one_process_writes_into_a_folder(mix, tmp_path):
+    right_answers(mix, tmp_path / "out", samples=1)
+    with (
+        folder_of(tmp_path / "out").locked(),
+        pytest.raises(EvaluationError, match=f"process {os.getpid()} on .* is working"),
+    ):
+        right_answers(mix, tmp_path / "out", samples=2)
+    assert len(right_answers(mix, tmp_path / "out", samples=2)) == 2
+
+
+def test_a_folder_with_other_files_is_refused(mix, tmp_path):
+    with pytest.raises(EvaluationError, match=r"is not empty \(mix.yaml\) and holds no evaluation"):
+        right_answers(mix, tmp_path, samples=1)

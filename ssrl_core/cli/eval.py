@@ -12,7 +12,7 @@ import typer
 
 from ..evaluate import ALL, EvaluationError, Sampling, Transformers, check_heldout, evaluate, finish
 from ..evaluate.endpoint import Endpoint
-from ..evaluate.folder import LOG, folder_of
+from ..evaluate.folder import LOG
 from ..evaluate.models import Model
 from ..evaluate.serving import Served
 from ..mix import SplitName, load_mix
@@ -72,7 +72,6 @@ def command(
     loaded = load_mix(mix, split=split)
     notes = check_heldout(loaded, model=model, trained_on=trained_on or [])
     folder = output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}"
-    folder_of(folder).refuse_others()
     asked: Model
     match model, endpoint, name, engine:
         case str(), None, None, "transformers":

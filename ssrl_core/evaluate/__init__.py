@@ -1,11 +1,14 @@
-"""The accuracy of a model on a mix: it answers the samples of a split, and the answers are scored and counted.
+"""The accuracy of a model on a split of a mix.
 
-models endpoint serving   who answers: transformers, a server with OpenAI's interface, a vLLM server started here
-folder                    the answers on disk
-run                       samples to the model, completions to the verifiers, answers to the folder
-heldout                   whether training can have seen an image
-accuracy                  accuracies with intervals; the comparison of two evaluations
-confusion report          wrong answers counted; summary and HTML page
+models     a model that transformers runs in this process
+endpoint   a model behind a server with OpenAI's chat completions API
+serving    a vLLM server in a subprocess
+folder     the folder of an evaluation
+run        queries the model, scores the completions and writes the answers
+heldout    whether training may have drawn the images of an evaluation
+accuracy   accuracies with intervals; the comparison of two evaluations
+confusion  confusion matrices
+report     summary and HTML page
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What answers amount to: rows with intervals and tests against chance; and two evaluations of the same samples.
+"""Accuracies with confidence intervals and tests against chance, and the comparison of two evaluations.
 
-Shares have Wilson's interval and the exact binomial test. A row over several levels or tasks treats its samples as if
-all had the mean chance: that overstates the spread of their sum, so its interval is a little too wide and its p-value
-a little too large. Two evaluations are compared by McNemar's exact test on the samples that only one of them has right,
-with the interval of Bonett and Price (2012). ``adjusted`` p-values are Holm's, over all rows of a table: the
-probability that chance alone puts any row of it that far off.
+An accuracy has Wilson's interval and the p-value of the exact binomial test against chance. A row over several levels
+or tasks assumes the mean chance for all of its samples. This overestimates the variance of their sum, so the interval
+is slightly too wide and the p-value slightly too large. Two evaluations of the same samples are compared by McNemar's
+exact test with the interval of Bonett and Price (2012). ``adjusted`` p-values are corrected by Holm's method for the
+number of rows of the table.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ import numpy as np
 from .folder import Answer, EvaluationError
 
 SIGNIFICANT = 0.05
-"""Adjusted p-values below this count."""
+"""Adjusted p-values below this are significant."""
 
-_Z = 1.959964  # a normal value stays within so many standard deviations in 95 of 100 cases
+_Z = 1.959964  # 97.5% quantile of the standard normal distribution
 
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Answers to one task at one level; or to all of ``ALL`` levels or tasks.
+    """The answers to one task at one level. Level or task may be ``ALL``.
 
     Attributes:
         n: number of answers.
-        acc: share of right ones; low and high bound its 95% interval.
-        chance: of a blind guess.
-        p: of a share at least that far from chance, if the model guessed; ``adjusted`` for the number of rows.
-        score, format: mean reward, share of the required form.
-        cut: share of completions that were cut off at the longest length.
-        errors: verifiers that failed.
+        acc: accuracy; ``low`` and ``high`` bound its 95% interval.
+        chance: expected accuracy of a blind guess.
+        p: p-value of the test against chance; ``adjusted`` is corrected for the number of rows.
+        score: mean reward.
+        format: share of completions in the required format.
+        cut: share of completions that were cut at the maximum length.
+        errors: number of verifiers that failed.
     """
 
     task: str
@@ -57,20 +58,20 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """``above`` or ``below`` chance; empty where it may be chance."""
+        """``above`` or ``below`` chance; empty if the difference is not significant."""
         return "" if self.adjusted >= SIGNIFICANT else "above" if self.acc > self.chance else "below"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one evaluation to another, on the same samples.
+    """The difference between two evaluations on the samples that both have, for one task at one level.
 
     Attributes:
-        n: samples that both have.
-        before, after: shares of right answers.
-        difference: of the two; low and high bound its 95% interval.
-        lost, won: samples that only the first, only the second has right.
-        p: that chance alone makes lost and won at least that different; ``adjusted`` for the number of rows.
+        n: number of samples.
+        before, after: accuracies of the first and the second evaluation.
+        difference: ``after - before``; ``low`` and ``high`` bound its 95% interval.
+        lost, won: numbers of samples that are right only in the first, only in the second evaluation.
+        p: p-value of McNemar's test; ``adjusted`` is corrected for the number of rows.
     """
 
     task: str
@@ -88,7 +89,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse``; empty where it may be chance."""
+        """``better`` or ``worse``; empty if the difference is not significant."""
         return "" if self.adjusted >= SIGNIFICANT else "better" if self.difference > 0 else "worse"
 
 
@@ -101,7 +102,7 @@ def rows(answers: Sequence[Answer]) -> list[Row]:
 def compare(before: Sequence[Answer], after: Sequence[Answer]) -> list[Change]:
     """A row for each task and level, for each task with several levels, and for all tasks.
 
-    Only samples that both have count: those of the same recipe. Raises EvaluationError where there is none.
+    Samples correspond if their recipes are equal. Raises EvaluationError if the evaluations have none in common.
     """
     first = {answer.recipe: answer for answer in before}
     pairs = {answer.recipe: Pair(first[answer.recipe], answer) for answer in after if answer.recipe in first}
@@ -113,14 +114,14 @@ def compare(before: Sequence[Answer], after: Sequence[Answer]) -> list[Change]:
 
 
 class Pair(NamedTuple):
-    """Two answers to one sample."""
+    """The two answers to one sample."""
 
     before: Answer
     after: Answer
 
 
 def _groups(answers: Sequence[Answer]) -> dict[tuple[str, str], list[Answer]]:
-    """Task and level -> answers; then the sums, where they sum up more than one row."""
+    """Task and level -> answers; a group of several levels or tasks follows its parts, with ``ALL`` in its key."""
     levels: dict[str, dict[str, list[Answer]]] = {}
     for answer in sorted(answers, key=lambda answer: (answer.task, answer.level)):
         levels.setdefault(answer.task, {}).setdefault(answer.level, []).append(answer)
@@ -161,7 +162,7 @@ def _change(task: str, level: str, pairs: Sequence[Pair]) -> Change:
 
 
 def _holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979)."""
+    """P-values corrected for their number (Holm 1979)."""
     order = np.argsort(p)
     steps = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

@@ -1,4 +1,4 @@
-"""What was answered instead of the truth: a matrix of truths and predictions, or one for each position of an order."""
+"""Confusion matrices: of whole answers, or of each position if the truths are orders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..answers import normalize
 from .folder import Answer
 
 MOST_LABELS = 12
-"""A matrix has at most so many truths."""
+"""Maximum number of truths in a matrix."""
 
 OTHER, NONE = "other", "none"
-"""Columns of answers that are no truth, and of completions without the required form."""
+"""Columns for answers that are no truth, and for completions without the required format."""
 
 _BETWEEN = re.compile(r"[\s,;>→-]+")
 
@@ -24,9 +24,9 @@ class Matrix:
     """Counts of answers by truth (rows) and prediction (columns).
 
     Attributes:
-        position: in the answer, from 1; None where the answer is compared as a whole.
+        position: position in the answer, from 1; None for whole answers.
         truths, predictions: names of rows and columns.
-        counts: one list a row.
+        counts: one list for each row.
     """
 
     position: int | None
@@ -36,7 +36,10 @@ class Matrix:
 
 
 def matrices(answers: Sequence[Answer]) -> list[Matrix]:
-    """Those of one task and level: of whole answers where the truths are few, else one a position, else none."""
+    """The matrices of one task and level.
+
+    One matrix of whole answers if there are few truths; else one for each position; none if a position has many truths.
+    """
     truths = {_parts(answer.truth): answer.truth for answer in answers}
     if len(truths) <= MOST_LABELS:
         return [
@@ -58,18 +61,18 @@ def _matrix(position: int | None, pairs: Sequence[tuple[str, str]]) -> Matrix:
 
 
 def _at(answer: Answer, position: int) -> tuple[str, str]:
-    """Truth and prediction at a position of an order."""
+    """Truth and prediction at a position of the answer."""
     truth, said = _parts(answer.truth), _parts(answer.pred)
     return truth[position], _given(answer, said[position] if len(said) == len(truth) else OTHER, part=truth[position])
 
 
 def _given(answer: Answer, said: str, *, part: str | None = None) -> str:
-    """The prediction: what was said, unless the verifier, which knows best, took it for the truth."""
+    """The prediction to count. An answer that the verifier accepted counts as the truth, however it is written."""
     if not answer.format:
         return NONE
     return (answer.truth if part is None else part) if answer.acc else said
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    """The words of an answer, however they are joined and decorated."""
+    """The words of a normalized answer, without separators."""
     return tuple(filter(None, _BETWEEN.split(normalize(text))))

@@ -1,11 +1,11 @@
 """The folder of an evaluation.
 
 plan.json        everything that the answers depend on; see ``ssrl_core.resume``
-answers.jsonl    a line a sample, appended as they come; ``ssrl score`` reads them
-summary.json     the table as data
-report.html      to look at
+answers.jsonl    one line for each answer, in the order of their arrival; ``ssrl score`` reads it
+summary.json     the table
+report.html      table, plot, confusion matrices and wrong answers
 
-A process that is killed loses the answers that it waits for, nothing else: a line counts when its end is written.
+A process that is killed loses only the answers that it is waiting for. An incomplete last line is removed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from ..resume import ResumableFolder, plan_of_mix
 
 ANSWERS, SUMMARY, REPORT = "answers.jsonl", "summary.json", "report.html"
 LOG = "server.log"
-"""Output of a server that is started for the evaluation."""
+"""Log file of a server that is started for the evaluation."""
 
 FORMAT = 1
-"""Of these files; raised with every change of what they hold."""
+"""Format version of an evaluation; incremented with every change of the content of its files."""
 
 
 class EvaluationError(SSRLError):
-    """An evaluation cannot start, or cannot go on; the answers that it has are kept."""
+    """An evaluation cannot start or resume. Existing answers are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A sample, what a model answered, and what that earns. One line of ``answers.jsonl``.
+    """The completion of a sample and its reward. One line of ``answers.jsonl``.
 
     Attributes:
-        index: in the mix.
-        task, level, truth, params, wrappers, format_weight: the key of the sample; see ``ssrl_core.score``.
-        chance: of its level, in [0, 1].
-        recipe: rebuilds the sample; JSON.
-        prompt, completion: what went in and what came out.
-        cut: whether the completion was cut off at the longest length.
-        score, acc, format, error, pred: see ``ssrl_core.score.score``.
+        index: index of the sample in the mix.
+        task, level, truth, params, wrappers, format_weight: see ``ssrl_core.reward.Key``.
+        chance: expected accuracy of a blind guess at this level, in [0, 1].
+        recipe: the recipe of the sample as JSON.
+        prompt, completion: input and output of the model.
+        cut: True if the completion was cut at the maximum length.
+        score, acc, format, error, pred: see ``ssrl_core.reward.score_all``.
     """
 
     index: int
@@ -81,8 +81,8 @@ def folder_of(path: Path) -> ResumableFolder:
 def plan_of(mix: Mix, model: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the answers depend on, in plain JSON types.
 
-    The lengths of the splits are left out: the first samples of a longer split are the same, so that an evaluation can
-    be extended.
+    The length of the split is excluded, so that an evaluation can be extended: the first samples of a longer split are
+    the same.
     """
     shorter: dict[str, Any] = {} if mix.split == "train" else {"samples": True, "schedule": True}
     plan = plan_of_mix(mix, exclude={**shorter, "heldout": {"samples"}})
@@ -94,36 +94,37 @@ def continued(path: Path, plan: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], 
     """The file to append answers to, and the answers that exist already. Locks the folder.
 
     Raises:
-        EvaluationError: the folder holds another evaluation, is in use, or cannot be written.
+        EvaluationError: the folder contains another evaluation or other files, is in use, or cannot be written.
     """
     folder = folder_of(path)
+    folder.refuse_others()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with folder.locked(), open(path / ANSWERS, "a+b") as file:
             folder.settle(plan, started=(path / ANSWERS).stat().st_size > 0)
             file.seek(0)
             whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)  # a process that was killed may have left half a line
+            file.truncate(whole)  # a process that was killed may have left an incomplete line
             yield file, answers_of(path)
     except OSError as err:
         raise EvaluationError(f"cannot write into {path}: {err.strerror or err}") from err
 
 
 def answers_of(folder: Path) -> list[Answer]:
-    """The answers of a folder, by index. Raises EvaluationError where a line is damaged."""
+    """The answers of a folder, sorted by index. Raises EvaluationError if there are none or a line is damaged."""
     answers: dict[int, Answer] = {}
     path = folder / ANSWERS
     try:
         lines = path.read_bytes().splitlines()
     except OSError as err:
-        raise EvaluationError(f"{folder} holds no evaluation: cannot read its {ANSWERS} ({err.strerror})") from err
+        raise EvaluationError(f"{folder} holds no evaluation: cannot read {ANSWERS} ({err.strerror})") from err
     for number, line in enumerate(lines, start=1):
         try:
             facts = json.loads(line)
             answer = Answer(**{name: facts[name] for name in _FIELDS} | {"wrappers": tuple(facts["wrappers"])})
         except (ValueError, KeyError, TypeError) as err:
             raise EvaluationError(
-                f"{path}, line {number} is no answer ({err!r}): remove the line, and start again"
+                f"{path}, line {number}: not an answer ({err!r}). Remove the line and run the same command again"
             ) from err
         answers[answer.index] = answer
     return [answers[index] for index in sorted(answers)]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: ``summary.json``, and ``report.html`` with table, plot, confusions and wrong answers."""
+"""``summary.json``, and ``report.html`` with table, plot, confusion matrices and wrong answers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .folder import REPORT, SUMMARY, Answer, folder_of
 from .run import Evaluation
 
 WRONG = 4
-"""Wrong answers that are shown of each task and level."""
+"""Number of wrong answers that are shown for each task and level."""
 
 _PAGE = Path(__file__).with_name("report.html.jinja")
 
 
 def finish(folder: Path, evaluation: Evaluation, *, notes: Sequence[str]) -> dict[str, Any]:
-    """Write summary and report of an evaluation; the summary.
+    """The summary of an evaluation, after writing it and the report.
 
     Args:
-        folder: of the evaluation.
-        evaluation: of which there is at least one answer.
+        folder: folder of the evaluation.
+        evaluation: an evaluation with at least one answer.
         notes: see ``heldout.check_heldout``.
     """
     plan, table = folder_of(folder).plan(), rows(evaluation.answers)
@@ -57,11 +57,11 @@ def write_report(
     """Write the page.
 
     Args:
-        path: of the HTML file.
+        path: path of the HTML file.
         plan: see ``folder.plan_of``.
-        answers: by index.
+        answers: sorted by index.
         rows: see ``accuracy.rows``.
-        notes: what else a reader must know, in sentences.
+        notes: sentences to show above the table.
     """
     ordered = sorted(answers, key=_group)
     groups = [(task, level, list(group)) for (task, level), group in groupby(ordered, _group)]
@@ -82,13 +82,13 @@ def _group(answer: Answer) -> tuple[str, str]:
 
 
 def _wrong(answers: Sequence[Answer]) -> list[Answer]:
-    """The first wrong ones; those that say something before those without the required form."""
+    """The first wrong answers; those in the required format come first."""
     return sorted((answer for answer in answers if not answer.acc), key=lambda answer: -answer.format)[:WRONG]
 
 
 def _card(answer: Answer) -> dict[str, Any]:
     try:
         images = render(Recipe.from_json(answer.recipe)).images
-    except (SourceRejected, SSRLError):  # gone since, or of another version: the answer is shown all the same
+    except (SourceRejected, SSRLError):  # the image is missing or the task has another version: show the text only
         images = ()
     return {"answer": answer, "images": [{"url": data_url(image), "width": image.width} for image in images]}

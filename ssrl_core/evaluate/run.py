@@ -1,4 +1,4 @@
-"""Samples to the model, completions to the verifiers, lines to the folder."""
+"""Query a model with the samples of a mix, score its completions, and write the answers into the folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .models import Failed, Model, Numbered, Sampling, Written
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The answers, by index, and what has none: reason -> number of samples, of this start."""
+    """The answers, sorted by index; and for the samples that got none in this run: reason -> number of samples."""
 
     answers: list[Answer]
     failed: Counter[str] = field(default_factory=Counter)
@@ -32,23 +32,23 @@ def evaluate(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """The answers of a model to the first samples of a mix; those that the folder has are not asked for again.
+    """The answers of a model to the first samples of a mix. Answers that are in the folder are not asked for again.
 
-    Sample 17 of a task is the same in every evaluation of a mix, whatever its length: two of them can be compared
-    answer by answer. A sample without an answer is no wrong answer: it is counted apart, and asked for again at the
-    next start.
+    Sample 17 of a task is the same in every evaluation of a mix, whatever its length, so two evaluations can be
+    compared sample by sample. A sample without an answer does not count as wrong. It is counted separately, and asked
+    for again at the next start.
 
     Args:
         mix: usually the held-out split.
         model: see ``models``.
-        folder: a new one, or that of the same evaluation.
-        samples: the first so many of the mix, which have its proportions; all where absent.
-        sampling: how completions are drawn.
-        on_progress: told how many of the samples that were missing are done, and how many were.
+        folder: folder of the evaluation: new, or of the same evaluation.
+        samples: number of samples, from the first; they have the proportions of the mix. None asks for all.
+        sampling: how completions are sampled.
+        on_progress: called with the number of finished samples, and of all that were missing at the start.
 
     Raises:
-        EvaluationError: the folder holds another evaluation or is in use; the mix has fewer samples; the model cannot
-            be asked.
+        EvaluationError: the folder contains something else or is in use; the mix has fewer samples; the model cannot
+            be queried.
         PluginError: a task is broken.
     """
     samples = len(mix) if samples is None else samples
@@ -75,7 +75,7 @@ def evaluate(
 
 
 def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterator[Numbered]:
-    """The examples that can be made; what cannot is counted."""
+    """The examples of the indices. Samples that cannot be made are counted in ``failed``."""
     for index in indices:
         try:
             yield index, mix[index]

@@ -1,4 +1,4 @@
-"""A server of our own for the time of an evaluation: vLLM, which lives better in a process of its own."""
+"""Runs a vLLM server in a subprocess for the time of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written, version
 
 VLLM = ("vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}", "--generation-config", "vllm")
-"""How vLLM is started; its own generation settings, which are neutral, instead of the model's."""
+"""Command line of vLLM. It uses vLLM's neutral generation settings instead of those of the model."""
 
-_PATIENCE = 1800.0  # seconds: loading and compiling a large model
+_PATIENCE = 1800.0  # seconds; loading and compiling a large model takes long
 
 
 class Served:
-    """A model that a server runs, which is started for it.
+    """A model in a server that is started for the evaluation.
 
     Args:
-        path: a folder, or a name on the hub.
-        log: the file for what the server prints.
-        command: starts it; with ``{model}`` and ``{port}``. It must answer ``GET /health``.
-        concurrency: requests at a time.
+        path: a local folder, or a name on the Hugging Face hub.
+        log: file for the output of the server.
+        command: command line of the server with ``{model}`` and ``{port}``. The server must answer ``GET /health``.
+        concurrency: maximum number of concurrent requests.
     """
 
     def __init__(self, path: str, *, log: Path, command: Sequence[str] = VLLM, concurrency: int = 64) -> None:
@@ -39,14 +39,14 @@ class Served:
         self.facts = {"engine": Path(command[0]).name, "model": path, "version": version(path)}
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
-        """Each example with what came of it, as the answers come."""
+        """Each example with its outcome, in the order of the responses."""
         with running(self._command, self._path, log=self._log) as url:
             yield from Endpoint(url, self._path, concurrency=self._concurrency).answer(examples, sampling)
 
 
 @contextmanager
 def running(command: Sequence[str], model: str, *, log: Path) -> Iterator[str]:
-    """The URL of the API of a server that is up for the time of the block. Raises EvaluationError."""
+    """The URL of the API of a server that runs inside the block. Raises EvaluationError if it does not start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,6 +83,6 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """On Linux the server ends with us, also by SIGKILL: it would keep the GPU."""
+    """On Linux, end the server when this process ends, even by SIGKILL; it would keep the memory of the GPU."""
     if os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
