@@ -1,4 +1,4 @@
-"""An export on a Ray cluster of several nodes: the same bytes, also when one of them is killed on the way."""
+"""An export on a Ray cluster of several nodes has the same bytes, even if a node is killed."""
 
 import tempfile
 import time
@@ -26,19 +26,21 @@ tasks: {shuffled_patches: , flipped_patch: , cropped_patch: , depth_ordering: , 
 
 
 def add_node(cluster, **facts):
-    """A node of a cluster. Ray waits 15 s for the agents beside it, which is too little on a busy machine."""
+    """A node of a cluster. Ray waits 15 s for the agents of the node, which is too short on a busy machine."""
     for _ in range(4):
-        with suppress(Exception):  # Ray's own, of no class
+        with suppress(Exception):  # Ray raises plain Exception
             return cluster.add_node(**facts)
     return cluster.add_node(**facts)
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """A function that starts a cluster: a head without a CPU, and so many nodes of one logical CPU."""
+    """A function that starts a cluster: a head without CPUs, and a number of nodes with one logical CPU each."""
     started = []
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
-        monkeypatch.setenv("RAY_TMPDIR", folder)  # where Ray looks for a cluster: nobody else is to find this one
+    with tempfile.TemporaryDirectory(
+        prefix="ray", ignore_cleanup_errors=True
+    ) as folder:  # socket paths must be short
+        monkeypatch.setenv("RAY_TMPDIR", folder)  # other processes must not find this cluster
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -55,10 +57,10 @@ def cluster(monkeypatch):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".holder")}
 
 
-def test_a_node_that_is_killed_on_the_way_changes_no_byte(cluster, write_mix, tmp_path):
+def test_a_node_that_is_killed_changes_no_byte(cluster, write_mix, tmp_path):
     settings = {"samples": 120, "shard_size": 10}
     mix = write_mix(MIX)
     alone = export(mix, tmp_path / "alone", **settings)
@@ -68,19 +70,19 @@ def test_a_node_that_is_killed_on_the_way_changes_no_byte(cluster, write_mix, tm
     def kill_one(done, total):
         told.append((done, total))
         if len(told) == 2:
-            running.remove_node(nodes.pop(), allow_graceful=False)  # SIGKILL of its raylet, and so of its workers
+            running.remove_node(nodes.pop(), allow_graceful=False)  # SIGKILL of its raylet, which ends its workers
 
     manifest = export(mix, tmp_path / "together", ray=True, on_progress=kill_one, **settings)
     assert manifest == alone
     assert content(tmp_path / "together") == content(tmp_path / "alone")
     assert told == sorted(set(told)) and told[-1] == (120, 120)
     limit = time.monotonic() + 60
-    while sum(node["Alive"] for node in ray.nodes()) > 3:  # the head and two others; Ray takes a while to notice
+    while sum(node["Alive"] for node in ray.nodes()) > 3:  # the head and two others; Ray notices after a while
         assert time.monotonic() < limit
         time.sleep(0.2)
 
 
-def test_a_failure_on_a_node_is_told_as_it_is_in_one_process(cluster, write_mix, tmp_path):
+def test_an_error_on_a_node_is_raised_as_in_one_process(cluster, write_mix, tmp_path):
     cluster(1)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"no image")

@@ -17,7 +17,7 @@ def listed(name, **settings):
     return [row for row in list_tasks(**settings) if row["task"] == name]
 
 
-def test_a_task_is_listed_with_its_facts(install_toy):
+def test_a_row_has_the_facts_of_the_task(install_toy):
     install_toy(("levels={", 'needs_depth=True, levels={"0": Level("k", 0.125), '), version="1.2")
     (row,) = listed("toy")
     assert row == {
@@ -37,13 +37,13 @@ def test_a_task_is_listed_with_its_facts(install_toy):
     assert line.split() == ["toy", "1", "ssrl-plugin-toy", "1.2", "0", "1", "12.5%", "yes", "1.0", "ok"]
 
 
-def test_a_chance_that_is_no_number_is_a_fault_of_the_plugin(install_toy):
+def test_a_chance_that_is_not_a_number_makes_the_plugin_broken(install_toy):
     install_toy(('Level("l", 0.5', 'Level("l", "half"'))
     (row,) = listed("toy")
     assert row["state"] == "broken" and "half" in row["health"]
 
 
-def test_both_claimants_of_a_name_are_listed_and_neither_is_imported(install_toy):
+def test_two_distributions_of_one_task_are_listed_and_not_imported(install_toy):
     install_toy(code="raise SystemExit")
     install_toy(code="raise SystemExit", distribution="acme-toy", version="2.0")
     rows = listed("toy")
@@ -74,7 +74,7 @@ def test_a_distribution_that_is_not_allowed_is_listed_and_not_imported(install_t
         "while True:\n    try:\n        import nowhere_to_be_found\n    except Exception:\n        pass\nfrom PIL",
     ],
 )
-def test_a_plugin_that_never_finishes_its_import_is_listed_and_the_next_one_is_fine(install_toy, hang):
+def test_a_plugin_that_hangs_at_import_is_listed_as_broken_and_others_are_not_affected(install_toy, hang):
     install_toy((ON_IMPORT, hang))
     install_toy(name="toz")
     (row,) = listed("toy", limit=0.2)
@@ -82,14 +82,14 @@ def test_a_plugin_that_never_finishes_its_import_is_listed_and_the_next_one_is_f
     assert listed("toz")[0]["health"] == "ok"
 
 
-def test_what_a_plugin_prints_does_not_get_into_the_list(install_toy, capsys):
+def test_output_of_a_plugin_goes_to_stderr(install_toy, capsys):
     install_toy((ON_IMPORT, "print('hello')\nfrom PIL"))
     (row,) = listed("toy")
     assert row["health"] == "ok"
     assert capsys.readouterr() == ("", "hello\n")
 
 
-def test_an_old_name_that_a_plugin_uses_shows_in_its_health(install_toy, monkeypatch):
+def test_a_deprecated_hook_is_named_in_the_health(install_toy, monkeypatch):
     monkeypatch.setitem(hookspecs.DEPRECATED, "ssrl_check_answer", Deprecation("ssrl_verify_answer", until="2.0"))
     install_toy(("def ssrl_verify_answer", "def ssrl_check_answer"))
     (row,) = listed("toy")
@@ -99,15 +99,13 @@ def test_an_old_name_that_a_plugin_uses_shows_in_its_health(install_toy, monkeyp
     )
 
 
-def test_the_command_lists_healthy_and_broken_tasks_alike_and_prints_nothing_but_json(install_toy):
+def test_the_command_prints_healthy_and_broken_tasks_and_nothing_else(install_toy):
     install_toy((ON_IMPORT, "print('noise'); raise KeyError('deep inside')\nfrom PIL"))
     install_toy(name="toz")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "ssrl_core", "list"]
-    text = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert text.returncode == 0, text.stderr
-    (line,) = [line for line in text.stdout.splitlines() if line.startswith("toy ")]
-    assert "ssrl-plugin-toy 0.1" in line and "BROKEN: does not import: KeyError: 'deep inside'" in line
-    result = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
-    states = {row["task"]: row["state"] for row in json.loads(result.stdout)}
+    command = [sys.executable, "-m", "ssrl_core", "list", "--json"]
+    rows = json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    states = {row["task"]: row["state"] for row in rows}
     assert states.items() >= {("toy", "broken"), ("toz", "ok"), ("flipped_patch", "ok")}
+    (line,) = [line for line in table_of_tasks(rows).splitlines() if line.startswith("toy ")]
+    assert "ssrl-plugin-toy 0.1" in line and "BROKEN: does not import: KeyError: 'deep inside'" in line

@@ -1,4 +1,4 @@
-"""``ssrl new`` writes a distribution that works as it stands, and that copier can update later."""
+"""``ssrl new`` writes a distribution that works, and that copier can update later."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_form_of_a_name_is_the_same_task(name):
 @pytest.mark.parametrize(
     "name", ["", "Rotated", "3d-view", "rotated--view", "-view", "a view", "../view", "é", "ssrl-plugin-"]
 )
-def test_a_name_that_cannot_be_is_refused_with_the_rule(name, tmp_path):
+def test_an_invalid_name_is_refused_with_the_rule(name, tmp_path):
     with pytest.raises(SSRLError, match="small letters, digits and single hyphens"):
         new_project(name, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -99,22 +99,22 @@ def test_the_name_of_an_installed_task_is_refused(install_toy, tmp_path):
         new_project("rotated-view", tmp_path)
 
 
-def test_an_existing_folder_is_left_as_it_is(tmp_path):
+def test_an_existing_folder_is_not_changed(tmp_path):
     (tmp_path / "ssrl-plugin-mine").mkdir()
     (tmp_path / "ssrl-plugin-mine/work.py").write_text("mine")
-    with pytest.raises(SSRLError, match="left as it is"):
+    with pytest.raises(SSRLError, match="is not changed"):
         new_project("mine", tmp_path)
     assert [file.name for file in (tmp_path / "ssrl-plugin-mine").iterdir()] == ["work.py"]
 
 
-def test_without_copier_the_line_that_installs_it_is_shown(tmp_path, monkeypatch):
+def test_without_copier_the_command_that_installs_it_is_shown(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "copier", None)
     with pytest.raises(SSRLError, match=re.escape('pip install "ssrl-core[new]"')):
         new_project("mine", tmp_path)
 
 
 @pytest.mark.parametrize("author", ['"', "{{ 1 }}", "a\nb", "\\"])
-def test_what_would_break_the_files_is_refused_as_author(author, tmp_path):
+def test_characters_that_would_break_the_files_are_refused(author, tmp_path):
     with pytest.raises(SSRLError, match="author"):
         new_project("mine", tmp_path, author=author)
 
@@ -138,7 +138,7 @@ def test_a_project_is_complete_and_has_no_path_of_this_machine(project):
         assert path not in text
 
 
-def test_its_metadata_are_those_of_the_name_and_of_this_core(project):
+def test_its_metadata_have_its_name_and_require_this_core(project):
     facts = metadata(project)
     assert facts["name"] == "ssrl-plugin-rotated-view"
     assert facts["entry-points"] == {"ssrl": {"rotated_view": "ssrl_plugin_rotated_view"}}
@@ -182,7 +182,7 @@ def test_the_picture_shows_samples_of_every_level(project):
     assert height > 4 * 150 and width > 224
 
 
-def test_the_readme_asks_what_the_task_asks(project, install):
+def test_the_readme_has_the_prompt_and_the_levels_of_the_task(project, install):
     task = load_project(project)
     prompt = sys.modules.pop("ssrl_plugin_rotated_view").WORDINGS["plain"]
     readme = (project / "README.md").read_text(encoding="utf-8")
@@ -216,7 +216,7 @@ def test_its_own_tests_inherit_every_criterion(installed_project):
     assert TestConformance.task == "rotated_view"
 
 
-def test_it_is_listed_and_stands_in_a_mix(installed_project, write_mix):
+def test_it_is_listed_and_works_in_a_mix(installed_project, write_mix):
     from ssrl_core.cli.list import list_tasks
     from ssrl_core.mix import load_mix
 
@@ -225,7 +225,7 @@ def test_it_is_listed_and_stands_in_a_mix(installed_project, write_mix):
     assert {mix[index].recipe.level for index in range(6)} == {"1", "2"}
 
 
-def test_ruff_has_nothing_to_say_of_it(project):
+def test_ruff_finds_nothing_in_it(project):
     pytest.importorskip("ruff", reason="ruff is not installed")
     run(sys.executable, "-m", "ruff", "check", "--no-cache", ".", cwd=project)
     run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".", cwd=project)
@@ -277,15 +277,15 @@ def test_the_wheel_installs_into_a_clean_environment_and_passes_its_own_tests(pr
     pytest.importorskip("build", reason="build is not installed")
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     wheels = tmp_path / "wheels"
-    for folder in (ROOT, project):
+    for folder in (ROOT, ROOT / "plugins/ssrl-source-rooms", project):
         run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", wheels, ".", cwd=folder)
-    core, plugin = sorted(wheels.glob("*.whl"))
+    core, plugin, rooms = sorted(wheels.glob("*.whl"))
     shipped = {name.removeprefix("ssrl_core/template/") for name in zipfile.ZipFile(core).namelist()}
     assert {str(f.relative_to(scaffold.TEMPLATE)) for f in scaffold.TEMPLATE.rglob("*") if f.is_file()} <= shipped
 
     venv.create(tmp_path / "clean", with_pip=True)
     python = tmp_path / "clean/bin/python"
-    run(python, "-m", "pip", "install", "--quiet", f"{core}[testing]", plugin, cwd=tmp_path)
+    run(python, "-m", "pip", "install", "--quiet", f"{core}[testing]", rooms, plugin, cwd=tmp_path)
     rows = json.loads(run(python, "-m", "ssrl_core", "list", "--json", cwd=tmp_path))
     (row,) = [row for row in rows if row["task"] == "rotated_view"]
     assert row["distribution"] == "ssrl-plugin-rotated-view"

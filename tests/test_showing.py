@@ -71,14 +71,14 @@ def test_an_option_is_shown_as_its_type_with_bounds_and_default(name, words, def
     assert option["default"] == default
 
 
-def test_descriptions_and_missing_defaults_are_shown():
+def test_options_have_descriptions_and_required_ones_no_default():
     options = options_of(Odd)
     assert options["choice"]["description"] == "Which one."
     assert "description" not in options["gap"]
     assert "default" not in options["needed"]
 
 
-def test_options_of_types_that_json_does_not_know_are_shown_all_the_same():
+def test_options_of_types_that_json_schemas_cannot_describe_are_shown():
     options = options_of(Arbitrary)
     json.dumps(options)
     assert set(options) == {"kind", "array", "count"} and options["count"]["default"] == 2
@@ -108,7 +108,7 @@ def test_a_task_is_shown_with_wordings_known_failures_a_prompt_and_an_answer(ins
         assert part in text
 
 
-def test_wordings_are_shown_only_where_the_task_has_the_option(install_toy):
+def test_wordings_are_shown_only_if_the_task_has_the_option(install_toy):
     install_toy(("from PIL import Image\n", 'WORDINGS = {"plain": "x"}\nfrom PIL import Image\n'))
     facts = describe_task(load_task("toy"))
     assert facts["wordings"] == {} and "wordings" not in text_of_task(facts)
@@ -127,7 +127,7 @@ def test_wordings_are_shown_only_where_the_task_has_the_option(install_toy):
         ),
     ],
 )
-def test_a_task_of_which_no_sample_can_be_made_is_shown_with_the_reason(install_toy, changes, reason):
+def test_a_task_that_makes_no_sample_is_shown_with_the_reason(install_toy, changes, reason):
     install_toy(*changes)
     facts = describe_task(load_task("toy"))
     assert facts["prompt"] is None and reason in facts["no_sample"]

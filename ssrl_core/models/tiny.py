@@ -1,6 +1,6 @@
-"""A tiny vision-language model of the Qwen2.5-VL architecture with random weights, processor and tokenizer.
+"""A tiny vision-language model of the Qwen2.5-VL architecture with random weights, its processor and its tokenizer.
 
-For demonstrations and tests on a CPU: the real loading path, the real architecture, about half a million parameters.
+For demonstrations and tests on a CPU. It has about half a million parameters and loads like any model of its family.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SPECIAL_TOKENS = (
 )
 FORM_TOKENS = ("<think>", "</think>", "\\boxed{", "}")
 
-# Wider than transformers' 0.02: with it the visual tokens weigh as much as the text from the start, and a policy that
-# is rewarded for what it sees begins to move after 10 steps instead of 20.
+# Larger than transformers' 0.02. Attention to visual tokens is then as strong as to text from the start, and GRPO on
+# visual rewards begins to improve after 10 steps instead of 20.
 _INITIALIZER_RANGE = 0.05
 
-# Of every 16 rotary frequencies one tells images apart, two tell rows, the rest columns. A small picture has a handful
-# of rows and columns: the frequencies that tell them turn by 0.65, 0.42 and 0.27 a step, and the slowest stand still
-# over a whole prompt. Where all turn fast, no question finds what it asks for (a ring's number) at any distance; where
-# all are slow, as with the usual base of 10,000 and up, the model does not know where it looks.
+# M-RoPE gives 1 of every 16 rotary frequencies to time, 2 to rows and 13 to columns. A small image has few rows and
+# columns. With this base the frequencies that distinguish them rotate by 0.65, 0.42 and 0.27 rad per step, and the
+# slowest stay nearly constant over a prompt. With a smaller base all rotate fast, and a question does not find a label
+# far away; with the usual base of 10,000 and more all are slow, and the model cannot tell positions apart.
 _ROPE_THETA = 1000.0
 
 _CHAT_TEMPLATE = (
@@ -39,8 +39,8 @@ _CHAT_TEMPLATE = (
     "{% elif c.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Digits, dashes and single capitals are what answers are made of: each stays one token. The rest merges across spaces,
-# so that the constant sentences of a prompt become a handful of tokens.
+# Answers consist of digits, dashes and single capitals: each stays a token. Other text merges across spaces, so that
+# the constant sentences of a prompt become few tokens.
 _ANSWER_PARTS = r"[0-9]|-|\b[A-Z]\b|\n"
 
 
@@ -60,22 +60,22 @@ def build_tiny_model(
     completion: str = "",
     more_texts: Iterable[str] = (),
 ) -> int:
-    """Write a model, its processor and its tokenizer into ``folder``; the number of parameters.
+    """The number of parameters of a new model, after writing the model, its processor and its tokenizer into a folder.
 
     Args:
         mix: the tokenizer is trained on its prompts and truths.
-        folder: made if absent.
-        seed: of the weights.
-        vocabulary: tokens at most.
-        texts: prompts that the tokenizer is trained on.
+        folder: created if it does not exist.
+        seed: seed of the weights.
+        vocabulary: maximum size of the vocabulary.
+        texts: number of samples on whose prompts the tokenizer is trained.
         hidden: width of the language model, a multiple of ``head``.
         layers: depth of the language model.
-        vision_hidden: width of the vision tower, a multiple of ``head``; by default half of ``hidden``.
-        vision_layers: depth of the vision tower. Every layer sees the whole image.
-        patch_size: in pixels. A visual token shows 2 x 2 patches.
+        vision_hidden: width of the vision tower, a multiple of ``head``; half of ``hidden`` if None.
+        vision_layers: depth of the vision tower. All layers use full attention.
+        patch_size: in pixels. A visual token covers 2 x 2 patches.
         head: width of an attention head, a multiple of 32.
-        completion: a text whose words the tokenizer also learns.
-        more_texts: further texts that it is trained on.
+        completion: a text on which the tokenizer is also trained.
+        more_texts: further texts on which the tokenizer is trained.
     """
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -166,7 +166,7 @@ def build_tiny_model(
         model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = token_id("<|im_end|>")
     model.generation_config.pad_token_id = token_id("<|endoftext|>")
-    # An untrained model would sample image marks, which have no image behind them.
+    # An untrained model would sample image tokens, for which there is no image.
     model.generation_config.suppress_tokens = [token_id(t) for t in SPECIAL_TOKENS if t != "<|im_end|>"]
     model.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
