@@ -48,6 +48,15 @@ tasks: {flipped_patch: , cropped_patch: , shuffled_patches: {level: {1: 1, 2: 1}
 SHORT = Sampling(max_tokens=12)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """One thread of torch, as in the server: several are slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with a mix and a model that has learned the format of answers only."""
@@ -70,7 +79,7 @@ def teach(mix, folder):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     torch.manual_seed(0)
     examples = [mix[index] for index in range(12)]
-    for _ in range(8):
+    for _ in range(4):
         for example in examples:
             text = f"<think>I look.</think>\\boxed{{{example.sample.truth}}}<|im_end|>"
             prompt, answer = token_ids(processor, example), processor.tokenizer(text)["input_ids"]
