@@ -1,7 +1,7 @@
-"""What tasks draw: labels, gutters, numbered markers. Pure functions on Pillow images; nothing is random.
+"""What tasks draw and measure on pictures: patches, seams, labels, numbered markers. Nothing is random.
 
-All text is set in the font that ships with Pillow, at a size that grows with the image, so that a picture looks the
-same on every machine.
+Text is set in the font that ships with Pillow, at a size that grows with the image, so that a picture looks the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .errors import SourceRejected
+
 INK = (0, 0, 0)
 PAPER = (255, 255, 255)
 FRAME = (128, 128, 128)
+
+_EDGE = 3  # pixels that are cut off around a resampled piece, as far as its blur reaches
 
 
 @lru_cache(maxsize=64)
@@ -39,8 +43,8 @@ def draw_text(
 def split_grid(rgb: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
     """Equal patches of a uint8 H x W x 3 array in reading order. Views, not copies.
 
-    Up to ``rows - 1`` and ``columns - 1`` remainder pixels are shaved off evenly at the borders: patches of unequal
-    size would tell where they belong.
+    Up to ``rows - 1`` and ``columns - 1`` remainder pixels are left out evenly at the borders: patches of unequal size
+    would tell where they belong.
     """
     height, width = rgb.shape[0] // rows, rgb.shape[1] // columns
     top, left = (rgb.shape[0] - height * rows) // 2, (rgb.shape[1] - width * columns) // 2
@@ -54,8 +58,8 @@ def split_grid(rgb: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
 def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     """The mean colours of side x side cells of a picture, as float64, side x side x 3.
 
-    The cells differ in size by a pixel at most. For whether two patches look alike; the area interpolation of OpenCV
-    takes four times as long where the sizes do not divide.
+    The cells differ in size by a pixel at most. OpenCV's area interpolation takes four times as long where the sizes do
+    not divide.
     """
     rows, columns = (np.rint(np.arange(side + 1) * (length / side)).astype(int) for length in rgb.shape[:2])
     sums = np.diff(np.diff(cv2.integral(rgb)[rows[:, None], columns], axis=0), axis=1)
@@ -63,10 +67,81 @@ def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     return means
 
 
+def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bool:
+    """Whether any two pictures differ by less than ``limit`` grey levels of 255 on average, as thumbnails.
+
+    Thumbnails of ``side`` x ``side`` cells, so that fine texture and noise do not count. Pictures are uint8, h x w x 3.
+    """
+    small = np.stack([thumbnail(picture, side) for picture in pictures])
+    return any(np.abs(small[k + 1 :] - small[k]).mean(axis=(1, 2, 3)).min() < limit for k in range(len(small) - 1))
+
+
+def seam_steps(ends: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> np.ndarray:
+    """How much seams would show: [a, b] is the mean difference in grey levels of 255 between ends[a] and starts[b].
+
+    Each is a line of pixels along one side of a seam, uint8, n x 3, all of one length. The result is float32.
+    """
+    last, first = np.stack(ends).astype(np.float32), np.stack(starts).astype(np.float32)
+    return np.stack([np.abs(line - first).mean(axis=(1, 2)) for line in last])
+
+
+class View(NamedTuple):
+    """What a square piece of a picture shows."""
+
+    place: int = 0  # number of a square of the picture; squares of different numbers do not overlap
+    x: float = 0.0  # shift to the right, in sides of the piece
+    y: float = 0.0  # shift down
+    growth: float = 0.0  # by which share of its side the square is wider; negative for a part of it, enlarged
+    turns: int = 0  # quarter turns to the left
+    mirrored: int = 0
+
+
+def cut_views(
+    rgb: np.ndarray, views: Sequence[View], rng: np.random.Generator, *, side: int
+) -> tuple[list[np.ndarray], tuple[int, int]]:
+    """The pieces that views show, uint8, side x side x 3, and the left upper corner (x, y) of place 0.
+
+    Places are drawn at random and do not overlap. No piece is clipped at the border of the picture, and all are
+    resampled alike, so that neither sharpness nor traces of interpolation tell which ones were enlarged.
+
+    Raises:
+        SourceRejected: the picture has no room for the pieces.
+    """
+    shifts = np.array([(round(view.x * side), round(view.y * side)) for view in views])
+    margins = np.array([[_EDGE + round(view.growth * (side + 2 * _EDGE) / 2)] for view in views])
+    low = (margins - shifts).max(axis=0)
+    high = np.array(rgb.shape[1::-1]) - side - (margins + shifts).max(axis=0)
+    places = sorted({view.place for view in views})
+    corners: list[np.ndarray] = []
+    for corner in rng.integers(low, np.maximum(low, high) + 1, size=(64, 2)):
+        if len(corners) < len(places) and all(np.abs(corner - other).max() >= side for other in corners):
+            corners.append(corner)
+    if len(corners) < len(places) or (low > high).any():
+        raise SourceRejected("no room for the pieces")
+    corner_of = dict(zip(places, rng.permutation(corners), strict=True))  # shuffled: the first one drawn has more room
+    pieces = []
+    for view, shift, (margin,) in zip(views, shifts, margins, strict=True):
+        (left, top), width = corner_of[view.place] + shift - margin, side + 2 * margin
+        turned = np.rot90(_resample(rgb[top : top + width, left : left + width], side), view.turns)
+        pieces.append(np.ascontiguousarray(turned[:, ::-1] if view.mirrored else turned))
+    x, y = corner_of[0]
+    return pieces, (int(x), int(y))
+
+
+def _resample(window: np.ndarray, side: int) -> np.ndarray:
+    """A square window of a picture as a piece, without the upper half of the spectrum."""
+    # Even a surround is sampled more finely than the picture, then averaged and blurred on the grid of the piece. So no
+    # piece keeps the pixels of the picture, none is aliased, and the last step, which sets the band, is the same.
+    size = side + 2 * _EDGE
+    fine = cv2.resize(window, (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC)
+    piece = cv2.GaussianBlur(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    return piece[_EDGE:-_EDGE, _EDGE:-_EDGE]
+
+
 def compose_grid(patches: Sequence[np.ndarray], columns: int, *, labels: Sequence[str]) -> Image.Image:
     """One picture of equal patches, each under its label, with white gutters between; no pixel of a patch is covered.
 
-    A thin line in the gutter frames each patch, so that a white one still shows where it ends.
+    A thin line in the gutter frames each patch, so that the edge of a white patch is visible.
 
     Args:
         patches: uint8, h x w x 3, all of one size, in reading order.
@@ -91,12 +166,12 @@ def compose_grid(patches: Sequence[np.ndarray], columns: int, *, labels: Sequenc
 
 
 def to_image(rgb: np.ndarray) -> Image.Image:
-    """The Pillow image of a uint8 H x W x 3 array; the same as ``Image.fromarray``, in two thirds of its time."""
+    """The Pillow image of a uint8 H x W x 3 array; equals ``Image.fromarray`` in two thirds of its time."""
     return _picture(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA))
 
 
 def _picture(rgbx: np.ndarray) -> Image.Image:
-    """An RGB image of pixels of four bytes, as Pillow has them in memory: it only copies these."""
+    """An RGB image of H x W x 4 bytes, which is how Pillow keeps pixels in memory, so that they are only copied."""
     height, width = rgbx.shape[:2]
     return Image.frombytes("RGB", (width, height), rgbx, "raw", "RGBX")
 
@@ -153,6 +228,6 @@ def draw_marker(image: Image.Image, label: str, *, centre: tuple[int, int], radi
 
 def _marker_sizes(width: int, height: int) -> tuple[int, int, int]:
     """The width of a marker's lines, the radius of its tag and the size of its text, in pixels."""
-    # A digit alone, amid a picture, needs a little more than the 10 px that a row of labels gets by on.
+    # A single digit inside a picture needs to be a little larger than a label in a row of labels (10 px).
     size = max(12, text_size(width, height))
     return max(1, round(max(width, height) / 250)), round(0.62 * size), size

@@ -1,15 +1,16 @@
-"""Regions of an RGB-D picture that tasks can mark: small windows that hold nearly one depth."""
+"""Regions of an RGB-D picture that tasks mark with numbered rings: small windows that hold nearly one depth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import radians, tan
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from .drawing import marker_room
+from .drawing import draw_marker, marker_room, to_image
 from .errors import SourceRejected
 from .types import Intrinsics, SourceImage
 
@@ -31,6 +32,12 @@ class Regions(NamedTuple):
     half: int
 
 
+def region_radius(source: SourceImage) -> int:
+    """The usual radius in pixels of a region: 2% of the picture's longer side, at least 3."""
+    longer: int = max(source.rgb.shape)
+    return max(3, round(0.02 * longer))  # the paper's window of 25 px of 640
+
+
 def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int, count: int = 256) -> Regions:
     """``count`` random regions anywhere in the picture, evenly over its (logarithmic) depths; some may be the same.
 
@@ -46,7 +53,7 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
     half = int(_SURROUND * radius)
     room = marker_room(width, height, radius=radius)
     top, side, window = max(room.top, half), max(room.side, half), 2 * half + 1
-    # What the windows of the pixels hold that have room; they are the only ones that are looked at.
+    # Only pixels with room for a marker are candidates: their windows cover this part of the picture.
     columns = np.s_[side - half : max(0, width - side + half)]
     inner = source.depth[top - half : max(0, height - side + half), columns]
     if min(inner.shape) < window:
@@ -57,7 +64,7 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
     if not len(places):
         raise SourceRejected("no smooth region of valid depth")
 
-    # Evenly over depths, or else a wall that fills the picture would leave nothing in front of it to choose.
+    # Evenly over depths: otherwise nearly all regions would lie on the wall that fills most of a picture.
     places = rng.choice(places, size=16 * count)
     depths = near.ravel()[places]
     order = _stable_order(depths)
@@ -75,7 +82,7 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
 def _extremes(values: np.ndarray, window: int, *, pick: Callable[[np.ndarray, np.ndarray], Any]) -> np.ndarray:
     """The least or largest value of every whole window of ``window`` x ``window`` pixels.
 
-    Windows are doubled until they are wide enough: fewer steps than OpenCV's filters take, however wide they are.
+    The width of the windows is doubled until it is reached, which takes fewer steps than OpenCV's filters.
     """
     for across in (False, True):
         wide = 1
@@ -88,7 +95,7 @@ def _extremes(values: np.ndarray, window: int, *, pick: Callable[[np.ndarray, np
 
 
 def _stable_order(positive: np.ndarray) -> np.ndarray:
-    """What a stable ``argsort`` of positive float32 numbers gives, ten times as fast: their bits sort as they do."""
+    """A stable ``argsort`` of positive float32 numbers, ten times as fast: their bits, as integers, sort alike."""
     keys = np.ascontiguousarray(positive).view(np.uint32).astype(np.uint64) << np.uint64(32)
     return (np.sort(keys | np.arange(len(keys), dtype=np.uint64)) & np.uint64(2**32 - 1)).astype(np.intp)
 
@@ -100,3 +107,20 @@ def camera_of(source: SourceImage, *, field_of_view: float = FIELD_OF_VIEW) -> I
     height, width = source.rgb.shape[:2]
     focal = width / 2 / tan(radians(field_of_view) / 2)
     return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def rings_apart(source: SourceImage, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Whether the rings of two regions do not touch, for the distances of their centres in pixels; elementwise."""
+    height, width = source.rgb.shape[:2]
+    room = marker_room(width, height, radius=region_radius(source))
+    apart: np.ndarray = (np.abs(across) >= room.beside) | (np.abs(down) >= room.above)
+    return apart
+
+
+def ring_regions(source: SourceImage, regions: Regions, chosen: Iterable[int], *, labels: Iterable[str]) -> Image.Image:
+    """The picture with a labelled ring (see ``drawing.draw_marker``) around each of the chosen regions."""
+    image = to_image(source.rgb)
+    for k, label in zip(chosen, labels, strict=True):
+        centre = int(regions.x[k]), int(regions.y[k])
+        draw_marker(image, label, centre=centre, radius=region_radius(source))
+    return image

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ssrl_core.drawing import compose_grid, split_grid, thumbnail, to_image
-from ssrl_core.imageio import pixels
+from ssrl_core.sources.images import pixels
 
 
 def noise(height: int, width: int) -> np.ndarray:

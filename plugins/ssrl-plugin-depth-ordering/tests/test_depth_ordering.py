@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.stats import chisquare
-from ssrl_plugin_depth_ordering import WORDINGS, lies_behind, measured
+from ssrl_plugin_depth_ordering import WORDINGS, lies_behind
 
 from ssrl_core import Intrinsics, Sample, SourceImage, SourceRejected
 from ssrl_core.drawing import draw_marker, marker_room
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import smooth_regions
-from ssrl_core.source_synthetic import SyntheticSource
+from ssrl_source_rooms import SyntheticSource
 from ssrl_core.sources import to_working_size
 from ssrl_core.testing import PretextTaskTests
 
@@ -307,7 +307,7 @@ def test_a_near_region_far_off_the_axis_is_not_compared_with_one_that_is_only_de
     camera = Intrinsics(width / 2 / np.tan(np.radians(60)), width / 2 / np.tan(np.radians(60)), 112, 84)
     source = SourceImage("walls", rgb, depth, camera)
     regions = smooth_regions(source, np.random.default_rng(0), radius=4)
-    behind = lies_behind(measured(regions, source), ratio=1.1)
+    behind = lies_behind(regions, camera, ratio=1.1, gap=0.1)
     deep, away = (measure[regions.y, regions.x] for measure in distances(source))
     first, second = np.nonzero(behind)
     assert len(first) and (away[second] > 1.1 * away[first]).all()

@@ -7,16 +7,15 @@ After Spatial-SSRL (arXiv 2510.27606), "flipped patch recognition". The truth is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cv2
 import numpy as np
-from pydantic import AfterValidator
 
-from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
+from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, TaskPlugin, hookimpl
 from ssrl_core.answers import normalize
-from ssrl_core.drawing import compose_grid, split_grid, thumbnail
-from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
+from ssrl_core.drawing import compose_grid, seam_steps, split_grid, thumbnail
+from ssrl_core.prompts import draw_wording, fill_wording, wording_option
 
 WORDINGS = {
     "plain": """<image>
@@ -40,25 +39,21 @@ This image has been divided into {count} patches, each of which carries a label.
 either vertically (upside down) or horizontally (left to right). Find the flipped patch and the direction of the \
 flip, and answer with its label N as N-vertical or N-horizontal.""",
 }
-FIELDS = ("count", "side")
 
 SIDES = {"1": 2, "2": 3, "3": 4, "paper": 2}
 FLIPS = {"vertical": np.s_[::-1, :], "horizontal": np.s_[:, ::-1]}
 
-# Both limits in grey levels of 255, set by eye on 120 random crops of six photographs. Below 10, a flip of the patch is
-# seldom seen at all (8 is the difference that is lost in the published samples); below 20 over all seams together, an
-# object in front of a plain ground can sit in the patch either way. They decline 6% (2 x 2) to 20% (4 x 4) of the flips
-# of those crops, and 0% to 5% of those of 41 frames of an indoor scene.
+# Limits in grey levels of 255, set by eye on 120 random crops of six photographs. Below 10, a flip of the patch is
+# hardly visible. Below 20, summed over all seams, an object in front of a plain ground fits in the patch either way.
+# The limits reject 6% (2 x 2) to 20% (4 x 4) of the flips of those crops, and 0% to 5% of those of 41 indoor frames.
 SAME_LOOK = 10.0
 SAME_SEAMS = 20.0
 SMALLEST_PATCH = 16
 
 
 class FlippedPatchOptions(Options):
-    """Options of the task."""
-
-    prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
-    """A name in WORDINGS, ``varied``, or a wording of one's own."""
+    prompt: Annotated[str, wording_option(WORDINGS)] = "plain"
+    """A name in WORDINGS, ``varied``, or a wording of your own, which may have the same fields in braces."""
 
     partial_credit: bool = False
     """Score the right patch with the wrong direction 0.5."""
@@ -66,7 +61,6 @@ class FlippedPatchOptions(Options):
 
 @hookimpl
 def ssrl_task_info() -> TaskInfo:
-    """Facts of the task."""
     answers = {level: _answers(side * side) for level, side in SIDES.items()}
     return TaskInfo(
         version="3",
@@ -79,8 +73,8 @@ def ssrl_task_info() -> TaskInfo:
         },
         options=FlippedPatchOptions,
         known_failures={
-            "leaks.sharpness": "a flip moves the detail of a patch to its other side, where it need not go on across "
-            "the seam: that is the puzzle; no patch as a whole becomes sharper or duller"
+            "leaks.sharpness": "a flip moves the detail of a patch to its other side, where it need not continue "
+            "across the seam: that is the puzzle; no patch as a whole becomes sharper or less sharp"
         },
     )
 
@@ -89,16 +83,15 @@ def ssrl_task_info() -> TaskInfo:
 def ssrl_generate_sample(
     source: SourceImage, rng: np.random.Generator, level: str, options: FlippedPatchOptions
 ) -> Sample:
-    """One picture in which one patch is flipped."""
     side = SIDES[level]
     truth = str(rng.choice(_answers(side * side)))
     label, direction = truth.split("-")
     place = int(label) - 1
     prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
 
-    if min(source.rgb.shape[:2]) // side < SMALLEST_PATCH:
-        raise SourceRejected("patches too small")
     patches = split_grid(source.rgb, side, side)
+    if min(patches[0].shape[:2]) < SMALLEST_PATCH:
+        raise SourceRejected("patches too small")
     _check_visible(patches, side, place=place, direction=direction)
     patches[place] = cv2.flip(patches[place], int(direction == "horizontal"))
     image = compose_grid(patches, side, labels=[str(k + 1) for k in range(side * side)])
@@ -108,7 +101,6 @@ def ssrl_generate_sample(
 
 @hookimpl
 def ssrl_format_prompt(sample: Sample) -> str:
-    """The question."""
     side = sample.params["side"]
     return fill_wording(WORDINGS, sample.params["prompt"], side=side, count=side * side)
 
@@ -134,33 +126,39 @@ def _answers(count: int) -> tuple[str, ...]:
 
 
 def _check_visible(patches: list[np.ndarray], side: int, *, place: int, direction: str) -> None:
-    """Raises SourceRejected where the flip hardly shows, or could as well be a flip in the other direction.
+    """Raises SourceRejected where the flip is hardly visible, or could as well be a flip in the other direction.
 
-    A viewer can undo the flip of the patch in its own direction, which gives the true patch, or in the other, which
-    gives the true patch turned by half. So neither that nor the flipped patch may fit in as well as the true one.
+    Undoing the right flip gives the true patch; undoing the other one gives the true patch rotated by 180 degrees.
+    Neither that nor the flipped patch may fit between the neighbours as well as the true patch.
     """
     true = patches[place]
-    flipped, turned = true[FLIPS[direction]], true[::-1, ::-1]
     small = thumbnail(true, 16)
     if np.abs(small - small[FLIPS[direction]]).mean() < SAME_LOOK:
         raise SourceRejected("the flip is hardly visible")
-    fit = _misfit(true, patches, side, place=place)
-    if _misfit(flipped, patches, side, place=place) - fit < SAME_SEAMS:
+    fit, flipped, rotated = _misfits([true, true[FLIPS[direction]], true[::-1, ::-1]], patches, side, place=place)
+    if flipped - fit < SAME_SEAMS:
         raise SourceRejected("the flipped patch fits as well")
-    if _misfit(turned, patches, side, place=place) - fit < SAME_SEAMS:
+    if rotated - fit < SAME_SEAMS:
         raise SourceRejected("the direction of the flip is not clear")
 
 
-def _misfit(patch: np.ndarray, patches: list[np.ndarray], side: int, *, place: int) -> float:
-    """The sum over its neighbours of the mean step in grey levels across the seam, with ``patch`` in that place."""
+def _misfits(candidates: list[np.ndarray], patches: list[np.ndarray], side: int, *, place: int) -> list[float]:
+    """For each candidate for a place, the sum over its neighbours of the mean step across the seam."""
     row, column = divmod(place, side)
-    seams = []
+    seams = []  # the line of each candidate that meets a neighbour, and the neighbour's line
     if row > 0:
-        seams.append((patch[0], patches[place - side][-1]))
+        seams.append(([patch[0] for patch in candidates], patches[place - side][-1]))
     if row < side - 1:
-        seams.append((patch[-1], patches[place + side][0]))
+        seams.append(([patch[-1] for patch in candidates], patches[place + side][0]))
     if column > 0:
-        seams.append((patch[:, 0], patches[place - 1][:, -1]))
+        seams.append(([patch[:, 0] for patch in candidates], patches[place - 1][:, -1]))
     if column < side - 1:
-        seams.append((patch[:, -1], patches[place + 1][:, 0]))
-    return float(sum(np.abs(a.astype(np.float32) - b.astype(np.float32)).mean() for a, b in seams))
+        seams.append(([patch[:, -1] for patch in candidates], patches[place + 1][:, 0]))
+    total: list[float] = sum(seam_steps([line], lines)[0] for lines, line in seams).tolist()
+    return total
+
+
+if TYPE_CHECKING:  # mypy and editors check the hooks above against their specification
+    import ssrl_plugin_flipped_patch
+
+    _: TaskPlugin = ssrl_plugin_flipped_patch

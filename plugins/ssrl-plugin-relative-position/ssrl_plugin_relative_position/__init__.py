@@ -1,26 +1,32 @@
 """The task ``relative_position``: where is region 2 for someone who stands at region 1 and faces a given way?
 
-After "relative 3D position prediction" of Spatial-SSRL (arXiv 2510.27606). Both regions are put in space with the
-camera's intrinsics, and the bearing from one to the other is decided in metres, with a margin that every two of their
-points keep, whichever way the camera is tilted. Facing and options are drawn before the picture is looked at, so the
-text tells nothing.
+After "relative 3D position prediction" of Spatial-SSRL (arXiv 2510.27606). Both regions are placed in space with the
+camera's intrinsics. The bearing from one to the other is decided in metres, with a margin that holds for every two of
+their points, whichever way the camera is tilted. Facing and options are drawn before the picture is looked at, so that
+the text does not depend on the truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import cos, radians, sin, tan
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from ssrl_core import Intrinsics, Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, hookimpl
+from ssrl_core import Intrinsics, Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, TaskPlugin, hookimpl
 from ssrl_core.answers import match_choice
-from ssrl_core.drawing import MarkerRoom, draw_marker, marker_room
-from ssrl_core.prompts import draw_wording, fill_wording, wording_checker
-from ssrl_core.regions import FIELD_OF_VIEW, Regions, camera_of, smooth_regions
+from ssrl_core.prompts import draw_wording, fill_wording, wording_option
+from ssrl_core.regions import (
+    FIELD_OF_VIEW,
+    Regions,
+    camera_of,
+    region_radius,
+    ring_regions,
+    rings_apart,
+    smooth_regions,
+)
 
 WORDINGS = {
     "plain": """<image>
@@ -45,7 +51,6 @@ Along the ground, which of these options tells the position of marker 2 relative
 {choices}
 Reply with the letter of the right option.""",
 }
-FIELDS = ("facing", "choices")
 
 # Bearings in degrees, clockwise seen from above; 0 points away from the camera.
 FACINGS = {
@@ -60,62 +65,41 @@ DIAGONAL = {"front-right": 45, "back-right": 135, "back-left": 225, "front-left"
 DIRECTIONS = STRAIGHT | DIAGONAL
 LETTERS = "ABCDEFGH"
 
-RADIUS = 0.02  # of a region, as a share of the longer side
 LEAST_PART = 0.1  # of the camera's distance: regions are no closer to each other than that, nor than a level's metres
 TILT = 0.5  # sine of the 30 degrees that a camera may look up or down without changing the answer
 
 
 class Rule(NamedTuple):
-    """What a level asks: option sets (one is drawn), degrees that a bearing may be off, least distance in metres, how
-    often it is drawn which region is to lie lower."""
+    """What a level asks: option sets (one is drawn), degrees that a bearing may be off, least distance in metres, and
+    how often it is drawn which region is to lie lower."""
 
     summary: str
-    layouts: tuple[tuple[str, ...], ...]
+    layouts: tuple[Mapping[str, int], ...]
     tolerance: float
     distance: float
     heights: int
 
 
 RULES = {
-    "1": Rule("four directions; all bearings within 25 degrees of one, 0.4 m apart", (tuple(STRAIGHT),), 25, 0.4, 3),
-    "2": Rule("four directions; within 40 degrees, 0.25 m apart", (tuple(STRAIGHT),), 40, 0.25, 2),
-    "3": Rule("eight directions; within 17 degrees, 0.25 m apart", (tuple(DIRECTIONS),), 17, 0.25, 12),
-    "paper": Rule(
-        "the four straight directions or the four diagonals; within 35 degrees, 0.25 m apart",
-        (tuple(STRAIGHT), tuple(DIAGONAL)),
-        35,
-        0.25,
-        2,
-    ),
+    "1": Rule("four directions; all bearings within 25 degrees of one, 0.4 m apart", (STRAIGHT,), 25, 0.4, 3),
+    "2": Rule("four directions; within 40 degrees, 0.25 m apart", (STRAIGHT,), 40, 0.25, 2),
+    "3": Rule("eight directions; within 17 degrees, 0.25 m apart", (DIRECTIONS,), 17, 0.25, 12),
+    "paper": Rule("four straight or diagonal ones; within 35 degrees, 0.25 m apart", (STRAIGHT, DIAGONAL), 35, 0.25, 2),
 }
 
 
 class RelativePositionOptions(Options):
-    """Options of the task."""
-
-    prompt: Annotated[str, AfterValidator(wording_checker(WORDINGS, images=1, fields=FIELDS))] = "plain"
-    """The wording: the name of one, ``varied``, or one's own, which may use ``{facing}`` and ``{choices}``."""
+    prompt: Annotated[str, wording_option(WORDINGS)] = "plain"
+    """A name in WORDINGS, ``varied``, or a wording of your own, which may have the same fields in braces."""
 
     field_of_view: float = Field(default=FIELD_OF_VIEW, ge=20, le=140)
     """Degrees across, assumed where a source does not know its camera."""
 
 
-class Places(NamedTuple):
-    """Regions in space, (n,) each: metres to the right, down and deep; ``extent`` is the radius on the ground within
-    which all points of a region lie, in metres."""
-
-    right: np.ndarray
-    down: np.ndarray
-    deep: np.ndarray
-    extent: np.ndarray
-
-
 @hookimpl
 def ssrl_task_info() -> TaskInfo:
-    levels = {}
-    for name, rule in RULES.items():
-        letters = tuple(LETTERS[: len(rule.layouts[0])])
-        levels[name] = Level(rule.summary, chance=1 / len(letters), answers=letters)
+    letters = {name: tuple(LETTERS[: len(rule.layouts[0])]) for name, rule in RULES.items()}
+    levels = {name: Level(rule.summary, 1 / len(letters[name]), letters[name]) for name, rule in RULES.items()}
     summary = "Say where one region of a picture is, seen from another."
     return TaskInfo(version="2", summary=summary, levels=levels, needs_depth=True, options=RelativePositionOptions)
 
@@ -125,24 +109,29 @@ def ssrl_generate_sample(
     source: SourceImage, rng: np.random.Generator, level: str, options: RelativePositionOptions
 ) -> Sample:
     rule = RULES[level]
-    layout = rule.layouts[rng.integers(len(rule.layouts))]
+    layout = list(rule.layouts[rng.integers(len(rule.layouts))])
     choices = [layout[k] for k in rng.permutation(len(layout))]
     answer = int(rng.integers(len(choices)))
     facing = list(FACINGS)[rng.integers(len(FACINGS))]
-    # Indoors what is lower in the picture is mostly nearer. So that this tells less, it is drawn beforehand whether
-    # region 2 is to lie lower than region 1; a few draws, for most pictures have pairs of one kind only.
+    # Indoors, what is lower in the picture is mostly nearer. To weaken this cue, it is drawn before the picture is
+    # looked at whether region 2 is to lie lower than region 1; several times, since most pictures have only one kind.
     lower = [bool(rng.integers(2)) for _ in range(rule.heights)]
 
-    height, width = source.rgb.shape[:2]
-    radius = max(3, round(RADIUS * max(width, height)))
-    regions = smooth_regions(source, rng, radius=radius)
-    places = in_space(regions, camera_of(source, field_of_view=options.field_of_view))
-    room = marker_room(width, height, radius=radius)
-    bearing = FACINGS[facing] + DIRECTIONS[choices[answer]]
-    pair = pair_of_bearing(regions, places, rng, bearing=bearing, rule=rule, room=room, lower=lower)
-    image = Image.fromarray(source.rgb)
-    for label, k in zip("12", pair, strict=True):
-        draw_marker(image, label, centre=(int(regions.x[k]), int(regions.y[k])), radius=radius)
+    regions = smooth_regions(source, rng, radius=region_radius(source))
+    camera = camera_of(source, field_of_view=options.field_of_view)
+    bearing = radians(FACINGS[facing] + DIRECTIONS[choices[answer]])
+    first, second = pairs_at_bearing(regions, camera, bearing, rule=rule)
+    across, below = (at[second] - at[first] for at in (regions.x, regions.y))
+    fits = rings_apart(source, across, below)
+    if not fits.any():
+        raise SourceRejected("no pair of regions in the direction asked for")
+    if abs(cos(bearing)) > 0.5:  # the answer depends on depth
+        kinds = (fits & ((below > 0) if wanted else (below < 0)) for wanted in lower)
+        fits = next((kind for kind in kinds if kind.any()), np.zeros_like(fits))
+    if not fits.any():
+        raise SourceRejected("such pairs in the other vertical order only")
+    pair = rng.choice(np.flatnonzero(fits))
+    image = ring_regions(source, regions, (first[pair], second[pair]), labels="12")
     prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
     return Sample((image,), LETTERS[answer], {"facing": facing, "choices": choices, "prompt": prompt})
 
@@ -158,53 +147,30 @@ def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> fl
     return match_choice(answer, truth)
 
 
-def in_space(regions: Regions, camera: Intrinsics) -> Places:
-    """Where the regions are."""
-    deep, thick = (regions.near + regions.far) / 2, (regions.far - regions.near) / 2
-    across, below = (regions.x - camera.cx) / camera.fx, (regions.y - camera.cy) / camera.fy
-    # A point at (across + a) * (deep + t), with |a| <= half / fx and |t| <= thick, is this far from the centre at most.
-    sideways = regions.far * regions.half / camera.fx + np.abs(across) * thick
-    return Places(across * deep, below * deep, deep, np.hypot(sideways, thick))
+def pairs_at_bearing(
+    regions: Regions, camera: Intrinsics, bearing: float, *, rule: Rule
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the first and the second region of every pair of which the second lies at that bearing, in radians.
 
-
-def pair_of_bearing(
-    regions: Regions,
-    places: Places,
-    rng: np.random.Generator,
-    *,
-    bearing: float,
-    rule: Rule,
-    room: MarkerRoom,
-    lower: Sequence[bool],
-) -> tuple[int, int]:
-    """Indices of two regions of which the second lies at ``bearing`` from the first, uniform over all such pairs.
-
-    Where depth has a part in the bearing, it is uniform over those of which the second is the lower one in the picture,
-    or the higher one: as the first entry of ``lower`` says for which there are any.
-
-    Raises:
-        SourceRejected: there is no such pair.
+    The margins of the rule hold for every two points of the two regions.
     """
-    right, down, deep = (values - values[:, None] for values in (places.right, places.down, places.deep))
-    onward = sin(radians(bearing)) * right + cos(radians(bearing)) * deep
-    # How the camera is tilted is unknown: a difference in height may look like one in depth, or hide one.
-    slack = places.extent + places.extent[:, None] + TILT * np.abs(down)
+    z, thick = (regions.near + regions.far) / 2, (regions.far - regions.near) / 2
+    x, y = (regions.x - camera.cx) / camera.fx, (regions.y - camera.cy) / camera.fy
+    right, down, deep = (metres - metres[:, None] for metres in (x * z, y * z, z))
+    # All points of a region lie at (x + a) * (z + t), z + t with |a| <= half / fx and |t| <= thick: within this radius.
+    extent = np.hypot(regions.far * regions.half / camera.fx + np.abs(x) * thick, thick)
+    onward = sin(bearing) * right + cos(bearing) * deep
+    # The tilt of the camera is unknown: a difference in height may look like one in depth, or hide one.
+    slack = extent + extent[:, None] + TILT * np.abs(down)
     onward -= slack
-    least = np.maximum(rule.distance, LEAST_PART * np.maximum(places.deep, places.deep[:, None]))
-    far = np.flatnonzero(onward >= least)  # few enough that the rest costs nothing
+    least = np.maximum(rule.distance, LEAST_PART * np.maximum(z, z[:, None]))
+    far = np.flatnonzero(onward >= least)  # the rest is computed for these few pairs only
     onward, slack, right, deep = (values.ravel()[far] for values in (onward, slack, right, deep))
-    aside = np.abs(cos(radians(bearing)) * right - sin(radians(bearing)) * deep)
-    fits = far[aside + slack <= tan(radians(rule.tolerance)) * onward]
-    first, second = np.divmod(fits, len(regions.x))
-    across, below = (values[second] - values[first] for values in (regions.x, regions.y))
-    apart = (np.abs(across) >= room.beside) | (np.abs(below) >= room.above)
-    if not apart.any():
-        raise SourceRejected("no pair of regions in the direction asked for")
-    if abs(cos(radians(bearing))) > 0.5:
-        kinds = (apart & ((below > 0) if wanted else (below < 0)) for wanted in lower)
-        apart = next((kind for kind in kinds if kind.any()), np.zeros_like(apart))
-    pairs = np.flatnonzero(apart)
-    if not len(pairs):
-        raise SourceRejected("such pairs in the other vertical order only")
-    pair = rng.choice(pairs)
-    return int(first[pair]), int(second[pair])
+    aside = np.abs(cos(bearing) * right - sin(bearing) * deep)
+    return np.divmod(far[aside + slack <= tan(radians(rule.tolerance)) * onward], len(z))
+
+
+if TYPE_CHECKING:  # mypy and editors check the hooks above against their specification
+    import ssrl_plugin_relative_position
+
+    _: TaskPlugin = ssrl_plugin_relative_position

@@ -24,7 +24,7 @@ from ssrl_core import Intrinsics, Sample, SourceImage, SourceRejected
 from ssrl_core.drawing import draw_marker, marker_room
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import smooth_regions
-from ssrl_core.source_synthetic import SyntheticSource
+from ssrl_source_rooms import SyntheticSource
 from ssrl_core.sources import to_working_size
 from ssrl_core.testing import PretextTaskTests
 
