@@ -100,8 +100,8 @@ def test_mix_prints_text_or_json_and_ends_with_code_2_if_a_task_has_an_error(ssr
             ["total_trainin_steps", "Did you mean 'total_training_steps'"],
         ),
         ("mix: mix.yaml\nactor_rollout_ref: {rollout: {m: 4}}", [], ["actor_rollout_ref.rollout.m"]),
-        ("mix: mix.yaml\ntrainer:", [], ["trainer: a section of settings, not None"]),
-        ("mix: mix.yaml\ntrainer: {total_epochs: {a: 1}}", [], ["trainer.total_epochs: takes a value such as 30"]),
+        ("mix: mix.yaml\ntrainer:", [], ["trainer: must be a section of settings, not None"]),
+        ("mix: mix.yaml\ntrainer: {total_epochs: {a: 1}}", [], ["trainer.total_epochs: must be a value such as 30"]),
         ("mix: mix.yaml", ["trainer.no_such_setting=1"], ["no_such_setting"]),
         (
             "mix: mix.yaml\nactor_rollout_ref: {rollout: {n: 5, log_prob_micro_batch_size_per_gpu: 7}}",

@@ -1,4 +1,4 @@
-"""The recipes of examples/recipes: composed, checked by verl, and what their table says."""
+"""The recipes of examples/recipes: composed, checked by verl, and their table of memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+from ssrl_core.errors import RecipeError
 from ssrl_core.verl.recipe import compose, read_recipe
 
 FOLDER = Path(__file__).parents[1] / "examples" / "recipes"
@@ -37,11 +38,16 @@ def load(name: str) -> ModuleType:
 
 
 def composed(name: str) -> dict:
-    path = FOLDER / f"{name}.yaml"
-    content = read_recipe(path)
-    mix = content.pop("mix")
-    assert mix == str(FOLDER.parent / "paper" / "mix.yaml")
-    return compose("sft" if "-sft" in name else "grpo", content, [], mix=mix, device="cuda", where=str(path))
+    recipe = read_recipe(FOLDER / f"{name}.yaml")
+    assert recipe.content["mix"] == str(FOLDER.parent / "paper" / "mix.yaml")
+    return compose("sft" if "-sft" in name else "grpo", recipe, [], device="cuda")
+
+
+def test_a_wrong_key_is_reported_with_the_file_that_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("mix: mix.yaml\ntrainer: {total_epochs: 2, sav_freq: 3}")
+    (tmp_path / "own.yaml").write_text("include: base.yaml\ntrainer: {save_freq: 5}")
+    with pytest.raises(RecipeError, match=r"base\.yaml: trainer\.sav_freq: .* Did you mean 'save_freq'"):
+        compose("grpo", read_recipe(tmp_path / "own.yaml"), [], device="cpu")
 
 
 def test_there_is_a_recipe_for_every_model_stage_and_machine() -> None:
@@ -90,7 +96,7 @@ def test_the_memory_table_of_the_readme_is_what_the_script_prints() -> None:
     assert load("memory").table(FOLDER) in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def test_memory_is_halved_by_twice_the_gpus_where_it_is_sharded() -> None:
+def test_twice_the_gpus_halve_the_memory_of_sharded_parts() -> None:
     memory = load("memory")
     content = composed("qwen2.5-vl-7b-grpo")
     size = memory.model("Qwen/Qwen2.5-VL-7B-Instruct")
@@ -104,7 +110,7 @@ def test_memory_is_halved_by_twice_the_gpus_where_it_is_sharded() -> None:
     assert (eight.vllm_weights, eight.activations) == (sixteen.vllm_weights, sixteen.activations)
 
 
-def test_a_merged_adapter_acts_as_model_and_adapter_did() -> None:
+def test_a_merged_adapter_gives_the_outputs_of_model_and_adapter() -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)

@@ -1,29 +1,28 @@
-"""The pieces that verl calls, each as verl calls it; the whole of them is in test_training."""
+"""The parts that verl calls, called as verl does, and everything before verl starts. test_training runs verl itself."""
 
 import asyncio
 import importlib.util
 import json
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
-from transformers import AutoProcessor
-
 from ssrl_core import Sample
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
-from ssrl_core.models.tiny import build_tiny_model
 from ssrl_core.models.tokens import token_ids
 from ssrl_core.reward import Key
+from ssrl_core.sources import open_source
 from ssrl_core.verl import dataset as module
+from ssrl_core.verl.checks import CHECKPOINTED
 from ssrl_core.verl.dataset import MixDataset
 from ssrl_core.verl.launch import Launch, prepare, run
 from ssrl_core.verl.recipe import override
@@ -93,7 +92,10 @@ def test_a_failed_rendering_is_raised_and_not_remembered(write_mix, monkeypatch)
 
 def test_the_split_is_named_after_the_file(write_mix):
     path = write_mix(FIVE)
-    assert len(MixDataset(f"{path}#heldout", tokenizer=None, config=None)) == 20
+    for split in ("heldout", "validation"):
+        rows = MixDataset(f"{path}#{split}", tokenizer=None, config=None)
+        assert len(rows) == 20 and Key.from_json(rows[0]["reward_model"]["ground_truth"])
+        assert images_of(rows[0]) == list(load_mix(path, split=split)[0].sample.images)
     assert len(MixDataset([str(path)], tokenizer=None, config=None, max_samples=8)) == 8
     with pytest.raises(MixError, match="cannot read the mix"):
         MixDataset(f"{path}#val", tokenizer=None, config=None)
@@ -129,7 +131,7 @@ def test_a_verifier_that_fails_costs_a_reward_and_not_the_run(write_mix, probe, 
     assert "ssrl-plugin-probe" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
-def test_a_row_that_was_not_made_here_is_an_explanation():
+def test_a_row_of_another_dataset_is_refused_with_an_explanation():
     with pytest.raises(ValueError, match="of 'gsm8k' is not a key of ssrl"):
         compute_score("gsm8k", "<think>so</think>\\boxed{A}", "A", {})
 
@@ -201,33 +203,30 @@ def test_a_completion_that_does_not_box_its_truth_is_refused(write_mix, completi
         prepare("sft", recipe, device="cpu")
 
 
-def test_a_prompt_that_is_too_long_for_the_configuration_is_refused(write_mix, tmp_path):
-    path = write_mix(FIVE)
-    build_tiny_model(load_mix(path), tmp_path / "model", texts=16)
-    text = f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {tmp_path}/model}}}}\ndata: {{max_prompt_length: 30}}"
+def test_a_prompt_that_is_too_long_for_the_configuration_is_refused(write_mix, tiny_model):
+    write_mix(FIVE)
+    *_, model = tiny_model(FIVE)
+    text = f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {model}}}}}\ndata: {{max_prompt_length: 30}}"
     with pytest.raises(RecipeError, match=r"data\.max_prompt_length = 30 is too small"):
         prepare("grpo", write_mix(text, "recipe.yaml"), device="cpu")
     prepare("grpo", write_mix(text.replace("30", "1000"), "recipe.yaml"), device="cpu")
 
 
-def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_completion(write_mix, tmp_path):
+def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_completion(write_mix, tiny_model, tmp_path):
     (tmp_path / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)
     for number, height in enumerate([120] * 9 + [240]):
         Image.fromarray(pixels[:height]).save(tmp_path / "photos" / f"{number}.png")
     path = write_mix("source: folder:photos\nsize: 224\nheldout: {samples: 5}\ntasks: {flipped_patch: }")
     mix = load_mix(path)
-    build_tiny_model(mix, tmp_path / "model", texts=16)
-    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    _, processor, _, model = tiny_model(FIVE)
     lengths = [len(token_ids(processor, mix[k])) for k in range(16)]
     assert lengths[0] == min(lengths) < max(lengths)
-    text = (
-        f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {tmp_path}/model}}}}\ndata: {{max_prompt_length: LIMIT}}"
-    )
+    text = f"mix: mix.yaml\nactor_rollout_ref: {{model: {{path: {model}}}}}\ndata: {{max_prompt_length: LIMIT}}"
     with pytest.raises(RecipeError, match=rf"a prompt of 'flipped_patch', level '1', has {max(lengths)} tokens"):
         prepare("grpo", write_mix(text.replace("LIMIT", str(max(lengths) - 1)), "recipe.yaml"), device="cpu")
     prepare("grpo", write_mix(text.replace("LIMIT", str(max(lengths))), "recipe.yaml"), device="cpu")
-    text = f"mix: mix.yaml\nmodel: {{path: {tmp_path}/model}}\ndata: {{max_length: {max(lengths)}}}"
+    text = f"mix: mix.yaml\nmodel: {{path: {model}}}\ndata: {{max_length: {max(lengths)}}}"
     with pytest.raises(RecipeError, match="a prompt and completion of 'flipped_patch'"):
         prepare("sft", write_mix(text, "recipe.yaml"), device="cpu")
 
@@ -241,10 +240,10 @@ def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_comple
         ("actor_rollout_ref.actor.optim.lr=fast", "optim.lr = 'fast': must be a number"),
         ("trainer.n_gpus_per_node=8", "n_gpus_per_node x nnodes = 8, but torch finds no GPU"),
         ("actor_rollout_ref.model.path=/nowhere", "model.path = /nowhere: there is no such folder"),
-        ("actor_rollout_ref.model.path=FOLDER", "this folder holds no model"),
+        ("actor_rollout_ref.model.path=FOLDER", "this folder contains no model"),
     ],
 )
-def test_what_would_fail_when_the_workers_stand_is_refused(write_mix, tmp_path, mistake, complaint):
+def test_what_would_fail_after_the_workers_have_started_is_refused(write_mix, tmp_path, mistake, complaint):
     write_mix(FIVE)
     recipe = write_mix("mix: mix.yaml\nactor_rollout_ref: {actor: {optim: {lr: 1e-6}}}", "recipe.yaml")
     config = prepare("grpo", recipe, device="cpu").config
@@ -256,7 +255,7 @@ def test_what_would_fail_when_the_workers_stand_is_refused(write_mix, tmp_path, 
 def test_a_run_does_not_write_over_its_mix(write_mix, tmp_path):
     write_mix(FIVE)
     recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {tmp_path}}}", "recipe.yaml")
-    with pytest.raises(RecipeError, match="would write its own copy over"):
+    with pytest.raises(RecipeError, match="would overwrite"):
         prepare("grpo", recipe, device="cpu")
 
 
@@ -279,27 +278,93 @@ def test_an_override_holds_any_path():
     assert (parsed.key_or_group, parsed.value()) == ("hydra.run.dir", str(path))
 
 
-def test_checkpoints_of_another_run_are_not_continued(write_mix, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    mix = write_mix(FIVE)
-    recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {folder}}}", "recipe.yaml")
-    first = prepare("grpo", recipe, device="cpu")
-    (folder / "config.yaml").write_text(yaml.safe_dump(first.config))
-    (folder / "mix.yaml").write_bytes(mix.read_bytes())
-    (folder / "latest_checkpointed_iteration.txt").write_text("5")
+def without_verl(launch, program=""):
+    """The launch with a Python program in the place of verl."""
+    return replace(launch, argv=(sys.executable, "-c", program))
 
-    prepare("grpo", recipe, ["trainer.total_training_steps=99"], device="cpu")  # the same run, only longer
-    with pytest.raises(RecipeError, match=r"(?s)another run.*algorithm\.gamma: 1\.0 -> 0\.5"):
-        prepare("grpo", recipe, ["algorithm.gamma=0.5"], device="cpu")
-    anew = prepare("grpo", recipe, ["algorithm.gamma=0.5", "trainer.resume_mode=disable"], device="cpu")
-    mix.write_text(FIVE + "seed: 5\n")
-    with pytest.raises(RecipeError, match=r"mix\.yaml is not what it was"):
-        prepare("grpo", recipe, device="cpu")
-    # A run that starts anew and ends before its first checkpoint leaves nothing that it would continue.
-    run(replace(anew, argv=(sys.executable, "-c", "")), on_step=print)
-    assert not (folder / "latest_checkpointed_iteration.txt").exists()
-    assert (folder / "mix.yaml").read_text() == FIVE + "seed: 5\n" and (folder / "mix-2.yaml").read_text() == FIVE
+
+@pytest.fixture
+def resumable(install_toy, pictures, write_mix, tmp_path):
+    """A run that has saved a checkpoint, as a function that prepares it once more with further overrides."""
+    mix = f"source: 'folder:{pictures}'\nsize: 64\nsamples: 100\ntasks: {{toy: }}\n"
+    install_toy()
+    recipe = write_mix("mix: mix.yaml", "recipe.yaml")
+    write_mix(mix)
+
+    def again(*overrides, stage="grpo", text=mix, name="mix.yaml"):
+        open_source.cache_clear()  # as in a new process
+        write_mix(text, name)
+        folder = override("trainer.default_local_dir", tmp_path / "run")
+        return prepare(stage, recipe, [folder, f"mix={tmp_path / name}", *overrides], device="cpu")
+
+    run(without_verl(again()), on_step=print)
+    (tmp_path / "run" / CHECKPOINTED).write_text("5")
+    again.mix, again.folder = mix, tmp_path / "run"
+    return again
+
+
+def test_checkpoints_of_another_run_are_not_continued(resumable, install_toy, pictures):
+    def refused(difference, *overrides, **changes):
+        with pytest.raises(RecipeError, match=r"(?s)holds another training run.*trainer\.resume_mode=disable") as error:
+            resumable(*overrides, **changes)
+        assert difference in str(error.value)
+
+    refused("config.algorithm.gamma: 1.0 -> 0.5", "algorithm.gamma=0.5")
+    refused("config.", stage="sft")
+    refused("mix.size: 64 -> 80", text=resumable.mix.replace("64", "80"))
+    before = (pictures / "00 é.png").read_bytes()
+    Image.new("RGB", (96, 72)).save(pictures / "00 é.png")
+    refused(".digest: '")
+    (pictures / "00 é.png").write_bytes(before)
+    sys.modules.pop("ssrl_plugin_toy")
+    install_toy(version="0.2")
+    refused("versions.ssrl-plugin-toy: '0.1' -> '0.2'")
+
+
+def test_a_run_is_continued_after_changes_that_do_not_matter(resumable):
+    resumable("trainer.total_training_steps=99", "trainer.save_freq=3")
+    resumable(name="renamed.yaml")
+    resumed = resumable(text=resumable.mix + "# a comment\n")
+    run(without_verl(resumed), on_step=print)
+    assert (resumable.folder / CHECKPOINTED).read_text() == "5"
+    assert (resumable.folder / "mix.yaml").read_text() == resumable.mix + "# a comment\n"
+    assert (resumable.folder / "mix-2.yaml").read_text() == resumable.mix
+
+
+@pytest.mark.parametrize(
+    "mode", ["trainer.resume_mode=disable", "trainer.resume_mode=resume_path trainer.resume_from_path=global_step_1"]
+)
+def test_a_run_that_does_not_continue_the_last_checkpoint_leaves_none_that_a_later_run_would_continue(resumable, mode):
+    run(without_verl(resumable("algorithm.gamma=0.5", *mode.split())), on_step=print)  # ends before it saves
+    assert not (resumable.folder / CHECKPOINTED).exists()
+    plan = json.loads((resumable.folder / "plan.json").read_text())
+    assert plan["config"]["algorithm"]["gamma"] == 0.5
+    resumable()
+
+
+def test_checkpoints_without_a_plan_are_not_continued(resumable):
+    (resumable.folder / "plan.json").unlink()
+    with pytest.raises(RecipeError, match=r"has results of .* training run, but no plan\.json"):
+        resumable()
+    resumable("trainer.resume_mode=disable")
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(resumable):
+    program = (
+        "import sys, pathlib\n"
+        "from ssrl_core.verl.checks import folder_of\n"
+        "with folder_of(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    arguments = [sys.executable, "-c", program, str(resumable.folder)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        launch = without_verl(resumable(), "raise SystemExit(7)")
+        with pytest.raises(RecipeError, match=rf"process {other.pid} on .* is working on the training run in"):
+            run(launch, on_step=print)
+        other.kill()
+    assert run(launch, on_step=print).code == 7
 
 
 def test_a_plugin_whose_params_or_verifier_cannot_work_is_found_before_the_run(write_mix, probe, monkeypatch):
@@ -329,11 +394,11 @@ def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(
         "for uid in (7, 7, 8): print(f'ERROR 12:00 Error in _run_prompt for uid={uid}')\n"
         "raise SystemExit(3)"
     )
-    config = {"trainer": {"total_training_steps": 2}}
+    config = {"trainer": {"total_training_steps": 2, "resume_mode": "auto"}}
     env = {"VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
     steps = []
     finished = run(
-        Launch((sys.executable, "-c", program), env, config, tmp_path / "mix.yaml", folder),
+        Launch((sys.executable, "-c", program), env, config, tmp_path / "mix.yaml", {}, folder),
         on_step=lambda step, metrics: steps.append((step, metrics)),
     )
     assert steps == [(1, {"x": 1}), (2, {"x": 2})]

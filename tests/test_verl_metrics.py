@@ -144,7 +144,7 @@ def test_settings_that_the_adaptive_dataset_cannot_work_with_are_refused(write_m
     assert prepare("grpo", write_mix(adaptive, "recipe.yaml"), device="cpu").config["data"]["shuffle"] is False
     with pytest.raises(RecipeError, match=r"dataloader_num_workers=0"):
         prepare("grpo", write_mix(adaptive, "recipe.yaml"), ["data.dataloader_num_workers=2"], device="cpu")
-    with pytest.raises(RecipeError, match="learns from what our replay buffer counts"):
+    with pytest.raises(RecipeError, match="needs the replay buffer of ssrl-core"):
         prepare("grpo", write_mix(adaptive, "recipe.yaml"), ["algorithm.filter_groups.enable=true"], device="cpu")
     content = yaml.safe_load(MIX) | {"schedule": [{"until": 0.5, "level": 1}]}
     write_mix(yaml.safe_dump(content))

@@ -2,9 +2,9 @@
 
     python examples/recipes/memory.py
 
-Nothing is measured. Computed, from the recipes and the parameter counts of the real architectures (built without
-storage): weights, gradients, Adam's state, the weights and the cache of vLLM. Estimated, by the rules stated at
-``estimated``: activations and logits.
+Nothing is measured. Weights, gradients, Adam's state, and the weights and cache of vLLM are computed from the recipes
+and the parameter counts of the models, which are built without storage. Activations and logits are estimated; see
+``estimated``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ from sizes import SIZES, empty_model
 from ssrl_core.verl.recipe import Stage, compose, read_recipe
 
 GIB = 2**30
-GPU = 80  # GiB of the GPU that `gpu_memory_utilization` is a share of
-PIXELS = 512 * 512  # of an image at most
-IMAGES = 5  # of a prompt at most: cropped_patch shows the picture and four pieces
+GPU = 80  # GiB of a GPU; `gpu_memory_utilization` is a share of it
+PIXELS = 512 * 512  # maximum of an image
+IMAGES = 5  # maximum of a prompt: cropped_patch shows the picture and four pieces
 
 
 class Model(NamedTuple):
-    """Parameters: all, of a layer, of the word embeddings, of a LoRA adapter by rank; and the configuration."""
+    """A model: its configuration, and numbers of parameters.
+
+    Attributes:
+        parameters: all.
+        layer: of a text layer.
+        embeddings: of the word embeddings.
+        per_rank: of a LoRA adapter of rank 1.
+        config: of transformers.
+    """
 
     parameters: int
     layer: int
@@ -36,8 +44,14 @@ class Model(NamedTuple):
 
 
 class Need(NamedTuple):
-    """GiB on each GPU: while training (computed, estimated) and while generating (trainer, vLLM); GiB of host memory of
-    the node; tokens that fit into vLLM's cache."""
+    """Memory in GiB per GPU.
+
+    Attributes:
+        weights, gradients, adam, activations: during training.
+        resting, vllm_weights, vllm_cache: during generation; ``resting`` is what the trainer keeps.
+        host: memory of the host, per node.
+        cache_tokens: number of tokens that fit into vLLM's cache.
+    """
 
     weights: float
     gradients: float
@@ -98,7 +112,7 @@ def need(stage: Stage, config: Mapping[str, Any], size: Model) -> Need:
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         token = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head
         tokens = int(cache_bytes / token)
-        reference = 0 if adapter else 4 * size.parameters / gpus  # verl keeps it in host memory; LoRA has none
+        reference = 0 if adapter else 4 * size.parameters / gpus  # in host memory; LoRA needs none
         moved = weights * engine["param_offload"] + adam * engine["optimizer_offload"]
         host = (reference + moved) * config["trainer"]["n_gpus_per_node"]
     in_gib = (weights, gradients, adam, estimated(size, length=length, micro=micro), resting, vllm, cache_bytes, host)
@@ -106,11 +120,11 @@ def need(stage: Stage, config: Mapping[str, Any], size: Model) -> Need:
 
 
 def estimated(size: Model, *, length: int, micro: int) -> float:
-    """Bytes of activations of a micro-batch of sequences of full length, with gradient checkpointing.
+    """Bytes of activations of a micro-batch of sequences of maximum length, with gradient checkpointing.
 
-    In 16 bits: the input of each layer of text and vision; one text layer computed anew (8 times its width and 3 times
-    that of its MLP a token); two gathered layers and the embeddings. Logits: 16 bits, their gradient, and 32 bits for
-    the softmax.
+    In 16 bits: the input of each text and vision layer; one text layer that is recomputed (per token, 8 times its width
+    and 3 times that of its MLP); two gathered layers and the embeddings. Logits: 16 bits, as much for their gradient,
+    and 32 bits for the softmax.
     """
     text, vision = size.config.text_config, size.config.vision_config
     tokens, patches = micro * length, micro * IMAGES * PIXELS / vision.patch_size**2
@@ -144,9 +158,7 @@ def table(folder: Path) -> str:
         "|---|" + "--:|" * 10,
     ]
     for path in leaves(folder):
-        content = read_recipe(path)
-        mix = content.pop("mix")
-        config = compose(stage_of(path), content, [], mix=mix, device="cuda", where=str(path))
+        config = compose(stage_of(path), read_recipe(path), [], device="cuda")
         row = need(stage_of(path), config, model(name_of(path)))
         gpus = config["trainer"]["n_gpus_per_node"] * config["trainer"]["nnodes"]
         cells = [*row[:5], row.vllm_weights]

@@ -1,15 +1,16 @@
-"""Everything that knows verl (0.9.1). Nothing outside this package imports it.
+"""Training with verl 0.9.1. No other package imports verl.
 
-dataset    a mix as verl's RL dataset and as its SFT dataset; images are rendered where they are needed
-reward     verl's custom reward function: the plugins' verifiers
-recipe     a recipe (YAML in verl's own terms, plus the mix) -> verl's configuration
-checks     what would go wrong in the middle of a run
-launch     starts verl's own entry points, and follows them
-progress   verl's metrics as a line a step
-workers    what verl imports in its workers: our rollout and, without an accelerator, our engines
-platform   verl's platform for a machine without an accelerator
-rollout    a rollout replica on transformers, for such a machine
-sampler    verl's replay buffer, polled more often; accuracy by task and waiting times among verl's metrics
-agent      verl's agent loop for one answer, timed
+recipe     from a recipe (YAML with verl's own keys, and the mix) to verl's configuration
+checks     checks of a run before it starts
+launch     starts verl's entry points and reads their metrics
+dataset    a mix as verl's datasets for reinforcement learning and for SFT; renders images where they are needed
 adaptive   a dataset that prefers prompts of the kinds that the policy sometimes solves
+reward     verl's custom reward function, which calls the verifiers of the plugins
+progress   verl's metrics as one line a step
+workers    registrations that verl imports in its workers: rollout, agent loop, engines for the CPU
+agent      verl's agent loop for a single answer, with a seed for each rollout and timing
+rollout    a rollout replica on transformers, for machines without an accelerator
+sampler    verl's replay buffer: polled more often, batches in a fixed order, metrics by task and level
+sharing    one computation of each prompt for all of its rollouts, on a CPU
+platform   verl's platform for a machine without an accelerator
 """

@@ -1,15 +1,16 @@
-"""A dataset that prefers prompts of the kinds that the policy sometimes solves; off unless a recipe names it.
+"""A dataset that prefers prompts of the kinds that the policy sometimes solves. A recipe enables it by name.
 
-A prompt whose rollouts are all right, or all wrong, gives GRPO no advantage. The dataset goes through the mix in its
-order and skips samples, the more often the fewer prompts of their kind (``task@level``) were of use lately:
+A prompt whose rollouts are all right, or all wrong, gives GRPO no advantage. The dataset takes the samples of the mix
+in order and skips some of them. The fewer prompts of a kind (``task@level``) were useful in recent steps, the more
+samples of this kind it skips:
 
     data:
       custom_cls: {name: AdaptiveMixDataset}
-      dataloader_num_workers: 0        # what is skipped depends on the last step, so nothing is made in advance
+      dataloader_num_workers: 0        # the choice depends on the last step, so no row is made in advance
 
-It is a dataset and no sampler because verl 0.9.1 has no setting for a sampler. The choice depends on the mix, the
-outcomes so far and nothing else; where it stands is saved with the dataloader's state, so that a resumed run goes on
-with the same samples.
+It is a dataset and not a sampler because verl 0.9.1 has no setting for a sampler. The choice depends only on the mix
+and the outcomes so far. Its state is saved with that of the dataloader, so a resumed run continues with the same
+samples.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from ..seeding import generator
 from .dataset import MixDataset
 
 LEAST = 0.1
-"""Share of a kind's samples that is never skipped, so that the policy's progress on it shows."""
+"""Lower bound of the share of a kind's samples that are taken, so that progress of the policy on them is noticed."""
 
 MEMORY = 0.9
-"""Weight of what was known of a kind before a step, against what the step showed."""
+"""Weight of the earlier estimate for a kind in its moving average; the last step has the rest."""
 
 
 class AdaptiveMixDataset(MixDataset):
-    """A mix's training split, with samples left out; row ``i`` is the ``i``-th one that was taken.
+    """The training split of a mix without the skipped samples. Row ``i`` is the ``i``-th sample that was taken.
 
-    The held-out split is that of ``MixDataset``.
+    For the other splits it is the same as ``MixDataset``.
     """
 
     def __init__(self, data_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1):
@@ -46,7 +47,7 @@ class AdaptiveMixDataset(MixDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.mix.split != "train":
             return super().__getitem__(index)
-        while True:  # the best kind is never skipped
+        while True:  # ends, because the best kind is never skipped
             taken = self._next % len(self.mix)
             draw = generator(self.mix.config.seed, stream="adaptive", index=self._next).random()
             self._next += 1
@@ -62,16 +63,16 @@ class AdaptiveMixDataset(MixDataset):
         return max(LEAST, self._useful.get(f"{slot.task}@{slot.level}", best) / best)
 
     def learn(self, useful: Mapping[str, tuple[int, int]]) -> None:
-        """Take in the outcomes of a step: ``task@level`` -> how many of its prompts were of use, of how many."""
+        """Update the estimates: ``task@level`` -> number of useful prompts in a step, number of all its prompts."""
         for kind, (some, all_) in useful.items():
             before = self._useful.get(kind)
             share = some / all_
             self._useful[kind] = share if before is None else MEMORY * before + (1 - MEMORY) * share
 
     def state_dict(self) -> dict[str, Any]:
-        """What the dataloader saves with a checkpoint."""
+        """The state that the dataloader saves with a checkpoint."""
         return {"next": self._next, "useful": dict(self._useful)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was called."""
+        """Restore a state from ``state_dict``."""
         self._next, self._useful = state["next"], dict(state["useful"])

@@ -1,4 +1,4 @@
-"""What would go wrong in the middle of a run, found before it starts."""
+"""Checks of a training run before it starts. verl would report the same mistakes later, or not at all."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .recipe import SAMPLER, Stage
 logger = logging.getLogger(__name__)
 
 MEASURED = 16
-"""Samples of a task and level whose length is looked at."""
+"""Samples of each task and level whose length in tokens is checked."""
 
 CHECKPOINTED = "latest_checkpointed_iteration.txt"
-"""The file by which verl knows that a folder has checkpoints to go on from."""
+"""verl's file that names the last whole checkpoint of a folder."""
 
 
 def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
-    """Raise an error for a mix, a schedule, a completion, a prompt length or a folder that this run cannot use."""
+    """Raise an error for a mix, schedule, completion, prompt length, model or folder that this run cannot use."""
     if folder / "mix.yaml" == mix:
-        raise RecipeError(f"trainer.default_local_dir = {folder}: the run would write its own copy over {mix}")
+        raise RecipeError(f"trainer.default_local_dir = {folder}: the run would overwrite {mix} with a copy")
     check_machine(config)
     check_model(stage, config)
     check_schedule(stage, config, mix)
@@ -43,47 +43,45 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
 
         if config["trainer"]["v1"]["sampler"]["custom_sampler"]["path"] != SAMPLER["path"]:
             raise RecipeError(
-                "data.custom_cls.name = AdaptiveMixDataset learns from what our replay buffer counts, which gives way "
-                "to verl's own where verl filters groups itself or does not train in step with its rollouts: choose "
-                "one of the two"
+                "data.custom_cls.name = AdaptiveMixDataset needs the replay buffer of ssrl-core, but this run uses "
+                "verl's: algorithm.filter_groups.enable or trainer.v1.sampler.sync_refill_failed_groups is set, or "
+                "trainer.v1.trainer_mode is not 'sync'. Undo that, or use MixDataset"
             )
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
     check_length(stage, config, chain(examples, load_mix(mix).some_of_each(MEASURED)))
-    if has_checkpoints(config, folder):
-        folder_of(folder).settle(plan_of(stage, config, mix), started=True)
 
 
 def check_machine(config: Mapping[str, Any]) -> None:
-    """Raise RecipeError for a run on several GPUs where there is none: it would wait for them without end."""
+    """Raise RecipeError for a run on several GPUs on a machine without any. Ray would wait for them forever."""
     trainer = config["trainer"]
     processes = trainer["n_gpus_per_node"] * trainer["nnodes"]
     if trainer["device"] == "cpu" and processes > 1:
         raise RecipeError(
-            f"trainer.n_gpus_per_node x nnodes = {processes}, but torch finds no GPU on this machine. Start the run on "
-            "one that has GPUs, or set both to 1 to try it on the CPU"
+            f"trainer.n_gpus_per_node x nnodes = {processes}, but torch finds no GPU on this machine. Use a machine "
+            "with GPUs, or set both to 1 to train on the CPU"
         )
 
 
 def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
-    """Raise RecipeError for a folder that is none or holds no model. A possible name on the hub is not looked up."""
+    """Raise RecipeError if the model's path is missing or contains no model. Names on the hub are not looked up."""
     name: str = (config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"])["path"]
     path, key = Path(name), "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise RecipeError(f"{key} = {name}: this folder holds no model, since it has no config.json")
-    elif name.startswith("~"):  # as verl's default does, which nobody has
-        logger.warning("%s = %s: no model is named", key, name)
+            raise RecipeError(f"{key} = {name}: this folder contains no model: it has no config.json")
+    elif name.startswith("~"):  # verl's default
+        logger.warning("%s = %s: this is verl's default. Set it to your model", key, name)
     elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:
         raise RecipeError(f"{key} = {name}: there is no such folder")
     else:
-        logger.warning("%s = %s: no folder here, so it is taken for a name on the hub", key, name)
+        logger.warning("%s = %s: no such folder; verl will look for a model of this name on the hub", key, name)
 
 
 def try_everything(mix_path: Path) -> list[Example]:
-    """An example of every task of a mix at every level, from both splits.
+    """An example of every task of a mix at every level, from training and from validation.
 
     Raises:
-        MixError, PluginError, SourceError: whatever keeps one of them from being made, verified or sent to a worker.
+        MixError, PluginError, SourceError: an example cannot be made, verified or sent to a worker.
     """
     examples = []
     splits: tuple[SplitName, ...] = ("train", "validation")
@@ -102,9 +100,9 @@ def try_everything(mix_path: Path) -> list[Example]:
 
 
 def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
-    """Raise RecipeError for a run that would go through a mix's schedule out of order, or more than once.
+    """Raise RecipeError for a run that would see the stages of a mix's schedule out of order, or more than once.
 
-    Warns of a run that ends before the last stage.
+    Log a warning for a run that ends before the last stage.
     """
     mix_config, composed = read_mix(mix)
     planned = stages(mix_config, split="train", where=composed.where)
@@ -112,26 +110,26 @@ def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
         return
     data, trainer = config["data"], config["trainer"]
     if stage == "grpo" and data["shuffle"]:
-        raise RecipeError(f"data.shuffle={data['shuffle']} would mix up the stages of {mix}: its schedule needs false")
+        raise RecipeError(f"data.shuffle = {data['shuffle']}: must be false, because {mix} has a schedule")
     samples, limit, batch = mix_config.samples, data.get("train_max_samples") or -1, data["train_batch_size"]
     per_epoch = (min(samples, limit) if limit > 0 else samples) // batch
     steps = min(per_epoch * trainer["total_epochs"], trainer["total_training_steps"] or sys.maxsize)
     if steps > per_epoch:
         raise RecipeError(
-            f"{steps} steps of {batch} prompts are more than the {samples} samples of {mix}: its schedule would start "
-            f"over. Set its samples to {steps * batch}, or trainer.total_epochs=1, or "
+            f"{steps} steps of {batch} prompts are more than the {samples} samples of {mix}, so its schedule would "
+            f"start again. Set its samples to {steps * batch}, or trainer.total_epochs=1, or "
             f"trainer.total_training_steps={per_epoch} at most"
         )
     if steps * batch <= planned[-1].start:
         reached = sum(part.start < steps * batch for part in planned)
         logger.warning(
-            "%d steps of %d prompts end in stage %d of %d of the schedule of %s, which is laid out over its %d samples",
+            "%d steps of %d prompts end in stage %d of %d of the schedule of %s, which covers %d samples",
             *(steps, batch, reached, len(planned), mix, samples),
         )
 
 
 def check_completion(template: str, examples: Sequence[Example]) -> None:
-    """Raise RecipeError unless the answer of a cold-start completion is the truth that it was made from."""
+    """Raise RecipeError unless the answer of each cold-start completion is the truth that it was made from."""
     for truth in sorted({example.sample.truth for example in examples}):
         try:
             answer = extract_answer(template.format(truth=truth))
@@ -139,17 +137,16 @@ def check_completion(template: str, examples: Sequence[Example]) -> None:
             answer = f"{type(err).__name__}: {err}"
         if answer != truth:
             raise RecipeError(
-                f"data.completion: {template!r} must give the truth {truth!r} as its boxed answer, not {answer!r}.\n"
-                f"  It is formatted with {{truth}}, so that other braces are doubled, as in {COMPLETION}"
+                f"data.completion: {template!r} gives the answer {answer!r} for the truth {truth!r}; they must be "
+                f"equal.\n  The template is formatted with {{truth}}; double all other braces, as in {COMPLETION}"
             )
 
 
 def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Example]) -> None:
-    """Raise RecipeError for prompts that are too long for the configuration: verl would lose their rollouts.
+    """Raise RecipeError for prompts that are too long for the configuration. verl would lose their rollouts.
 
-    In a cold start, which verl would end, the completion counts as well. Images of one length differ in their tokens by
-    their shape, so one example is not enough. Looks only at models in a local folder; others may have to be downloaded
-    first.
+    In a cold start the completion counts as well. Images of one size differ in their tokens by their shape, so several
+    examples are checked. Only models in a local folder are checked; others may have to be downloaded first.
     """
     model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
     if not Path(model["path"]).is_dir():
@@ -159,7 +156,7 @@ def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Exa
     processor = AutoProcessor.from_pretrained(model["path"])
     key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
     limit = config["data"][key]
-    longest: dict[tuple[Any, ...], Example] = {}  # of those with the same images, which alone take time to count
+    longest: dict[tuple[Any, ...], Example] = {}  # by sizes of images: to count tokens of images takes time
     for example in examples:
         alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
         longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
@@ -184,12 +181,26 @@ def folder_of(path: Path) -> ResumableFolder:
 def plan_of(stage: Stage, config: Mapping[str, Any], mix: Path) -> dict[str, Any]:
     """Everything that the samples and updates of a run depend on, in plain JSON types.
 
-    verl's section ``trainer`` is left out, so that a run can be extended, or use other checkpoint intervals.
+    verl's section ``trainer`` is left out, so that a run can be extended or use other checkpoint intervals. The path of
+    the mix is left out too; what the mix says is part of the plan.
     """
     settings = {key: value for key, value in config.items() if key != "trainer"}
-    return {"stage": stage, **plan_of_mix(load_mix(mix)), "config": settings}
+    files = {key: value for key, value in config["data"].items() if key in ("train_files", "val_files")}
+    files = {key: f.replace(str(mix), "mix.yaml") if isinstance(f, str) else f for key, f in files.items()}
+    return {"stage": stage, **plan_of_mix(load_mix(mix)), "config": settings | {"data": config["data"] | files}}
 
 
 def has_checkpoints(config: Mapping[str, Any], folder: Path) -> bool:
-    """Whether verl would continue checkpoints in this folder."""
+    """Whether verl would continue the last checkpoint of this folder."""
     return config["trainer"]["resume_mode"] == "auto" and (folder / CHECKPOINTED).exists()
+
+
+def settle(plan: Mapping[str, Any], folder: Path, *, continues: bool) -> None:
+    """Write the plan of a run; or, if the run continues checkpoints, raise RecipeError unless this plan made them."""
+    try:
+        folder_of(folder).settle(plan, started=continues)
+    except RecipeError as err:
+        raise RecipeError(
+            f"{err}\nSet trainer.default_local_dir to another folder, or trainer.resume_mode=disable to start again in "
+            "this one"
+        ) from err

@@ -1,7 +1,7 @@
-"""Start verl's own entry points on a recipe, and follow them.
+"""Starts verl's own entry points on a recipe, and reads their metrics.
 
-The composed configuration is written into the run's folder and handed to verl's unmodified entry point, so
-``command.txt`` in that folder repeats the run without this module.
+The composed configuration is written into the folder of the run and passed to verl's unmodified entry point. The
+command in ``command.txt`` of that folder therefore repeats the run without this module.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import yaml
 
 from ..errors import RecipeError
 from ..mix.include import self_contained
-from .checks import CHECKPOINTED, check_run, folder_of, has_checkpoints, plan_of
+from .checks import CHECKPOINTED, check_run, folder_of, has_checkpoints, plan_of, settle
 from .recipe import Stage, compose, override, read_recipe
 
-_LOST = re.compile(rb"Error in _run_prompt for uid=\S+")  # verl writes it for each rollout of the prompt
+_LOST = re.compile(rb"Error in _run_prompt for uid=\S+")  # verl logs this once for each rollout of a prompt
 _MODULE = {"sft": "verl.trainer.sft_trainer", "grpo": "verl.trainer.main_ppo"}
 
 
@@ -38,12 +38,12 @@ class Launch:
 
     Attributes:
         argv: verl's command line.
-        env: what is set in its environment besides the current one.
+        env: environment variables that are set in addition to the current ones.
         config: verl's composed configuration.
         mix: path of the mix file.
         plan: see ``checks.plan_of``.
-        folder: of the run: ``plan.json``, ``config.yaml``, ``mix.yaml`` (``mix-2.yaml``, ... of earlier runs there),
-            ``command.txt``, ``log.txt``, ``metrics.jsonl``, checkpoints.
+        folder: of the run. It gets ``plan.json``, ``config.yaml``, ``mix.yaml`` (copies of earlier versions are
+            ``mix-2.yaml``, ...), ``command.txt``, ``log.txt``, ``metrics.jsonl`` and checkpoints.
     """
 
     argv: tuple[str, ...]
@@ -55,40 +55,43 @@ class Launch:
 
     @property
     def steps(self) -> int | None:
-        """Number of training steps, where the configuration says it."""
+        """Number of training steps; None if the configuration does not state it."""
         steps: int | None = self.config["trainer"]["total_training_steps"]
         return steps
 
     def command(self) -> str:
-        """The command as one would type it, once ``run`` has written the configuration."""
+        """The command as a line for a shell. It works once ``run`` has written the configuration."""
         return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in self.env.items()), shlex.join(self.argv)])
 
 
 def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Launch:
-    """Check a recipe, without writing anything.
+    """A run that is ready to start, after all checks of its recipe. Writes nothing.
 
     Args:
         stage: ``"sft"`` for the cold start, ``"grpo"`` for reinforcement learning.
-        recipe: a YAML file.
-        overrides: in Hydra's grammar, e.g. ``trainer.total_training_steps=10``; ``mix=FILE`` takes another mix,
+        recipe: path of a YAML file.
+        overrides: in Hydra's grammar, e.g. ``trainer.total_training_steps=10``. ``mix=FILE`` names another mix,
             relative to the working directory.
-        device: ``"cuda"`` or ``"cpu"``; what torch finds where absent.
+        device: ``"cuda"`` or ``"cpu"``; if None, ``"cuda"`` if torch finds a GPU.
 
     Raises:
-        RecipeError: the recipe or an override names a key that verl does not have, lacks the mix, does not fit the
-            prompts, or would continue another run.
-        MixError, PluginError, SourceError: the mix cannot be used; found out by trying every task and level.
+        RecipeError: the recipe names no mix; the recipe or an override has a key that verl does not have, or an invalid
+            value; a prompt is too long; or the run would continue checkpoints of another run.
+        MixError, PluginError, SourceError: the mix cannot be used. Every task is tried at every level.
     """
     _require_verl()
-    content = read_recipe(Path(recipe))
-    mix = Path(content.pop("mix"))
+    read = read_recipe(Path(recipe))
+    mix = Path(read.content["mix"])
     for given in [given for given in overrides if given.startswith("mix=")]:
         mix = Path(given.removeprefix("mix=")).resolve()
     overrides = [given for given in overrides if not given.startswith("mix=")]
     device = device or _device()
-    config = compose(stage, content, overrides, mix=str(mix), device=device, where=str(recipe))
+    config = compose(stage, read, overrides, mix=mix, device=device)
     folder = Path(config["trainer"]["default_local_dir"])
     check_run(stage, config, mix, folder)
+    plan = plan_of(stage, config, mix)
+    if has_checkpoints(config, folder):
+        settle(plan, folder, continues=True)
 
     entry = ["-m", _MODULE[stage], f"--config-path={folder}", "--config-name=config"]
     entry += [override("hydra.run.dir", folder), "hydra.output_subdir=null"]
@@ -97,22 +100,27 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     if stage == "sft":
         processes = config["trainer"]["n_gpus_per_node"]
         entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *entry]
-    else:  # the process that logs is a worker of a Ray cluster, which need not have our environment
+    else:  # the process that logs is a worker of a Ray cluster, which may have another environment
         entry += [override(f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}", v) for name, v in env.items()]
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
     if device == "cpu":
         env["VERL_USE_EXTERNAL_MODULES"] = "ssrl_core.verl.platform"
-        # A cold start prepares its images beside the training, where a second thread would only be in the way; in GRPO
-        # policy and rollouts wait for each other, and the processes between them use one thread of their own accord.
+        # A cold start prepares images in a second process, which needs a core. In GRPO, policy and rollouts take turns,
+        # and the processes between them limit themselves to one thread.
         threads = 1 if stage == "sft" else min(2, os.cpu_count() or 1)
         env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        env["RAY_worker_niceness"] = "0"  # Ray starts workers at nice 15, and they are the whole run here
-    return Launch((sys.executable, *entry), env, config, mix, plan_of(stage, config, mix), folder)
+        env["RAY_worker_niceness"] = "0"  # Ray's default of 15 gives the whole run less time than other programs get
+    return Launch((sys.executable, *entry), env, config, mix, plan, folder)
 
 
 class Finished(NamedTuple):
-    """How a run ended: verl's exit code, and the number of prompts whose rollouts failed (verl only logs them)."""
+    """How a run ended.
+
+    Attributes:
+        code: verl's exit code.
+        lost_prompts: number of prompts whose rollouts failed. verl only logs them.
+    """
 
     code: int
     lost_prompts: int
@@ -124,7 +132,10 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
     Args:
         launch: from ``prepare``.
         on_step: called with the step and its metrics whenever verl logs them.
-        echo: show verl's raw output as well.
+        echo: also copy verl's output to stdout.
+
+    Raises:
+        RecipeError: another process is working in the folder, or the run would continue checkpoints of another run.
     """
     launch.folder.mkdir(parents=True, exist_ok=True)
     with folder_of(launch.folder).locked():
@@ -133,15 +144,15 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
 
 
 def _write_inputs(launch: Launch) -> None:
-    """Write plan, mix, configuration and command into the run's folder."""
-    # Without this, a later start would continue the checkpoints of an earlier run.
-    if launch.config["trainer"].get("resume_mode") == "disable":
+    """Write plan, mix, configuration and command into the folder of the run."""
+    continues = has_checkpoints(launch.config, launch.folder)
+    if not continues:  # or a later start would continue a checkpoint that this run does not continue
         (launch.folder / CHECKPOINTED).unlink(missing_ok=True)
+    settle(launch.plan, launch.folder, continues=continues)
     mix, kept = self_contained(launch.mix), launch.folder / "mix.yaml"
     if kept.exists() and kept.read_bytes() != mix:
         kept.rename(_fresh(kept))  # checkpoints may have been trained on it
     kept.write_bytes(mix)
-    folder_of(launch.folder).settle(launch.plan, started=has_checkpoints(launch.config, launch.folder))
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
 
@@ -161,7 +172,7 @@ def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo
         try:
             for step, metrics in _follow(Path(launch.env["VERL_FILE_LOGGER_PATH"]), process):
                 on_step(step, metrics)
-        except KeyboardInterrupt:  # from the terminal, verl got it too and is cleaning up
+        except KeyboardInterrupt:  # the terminal has sent it to verl too, which is shutting down
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=20)
         finally:
@@ -198,7 +209,7 @@ def _device() -> str:
 
 
 def _fresh(path: Path) -> Path:
-    """The path, or with a number where a run (that this one may resume) has left a file there."""
+    """The path; with a number in its name if an earlier run has left a file there."""
     number, candidate = 1, path
     while candidate.exists():
         number += 1
@@ -207,7 +218,7 @@ def _fresh(path: Path) -> Path:
 
 
 def _follow(path: Path, process: subprocess.Popen[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records that verl appends to its metrics file, as they come, until the process ends."""
+    """Step and metrics of each record that verl appends to its metrics file, until the process ends."""
     read = 0
     running = True
     while running:

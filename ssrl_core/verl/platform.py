@@ -1,8 +1,7 @@
 """verl's platform for a machine without an accelerator.
 
-verl imports this module at the end of ``import verl`` in every process, because ``ssrl train`` names it in
-``VERL_USE_EXTERNAL_MODULES`` where there is no accelerator; on a GPU it is never imported. It must stay light: verl
-itself is only half imported at that moment.
+On such a machine ``ssrl train`` names this module in ``VERL_USE_EXTERNAL_MODULES``, and verl imports it at the end of
+``import verl`` in every process. It may not use much of verl, whose own import has not ended at that moment.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 class _CpuDevice(types.ModuleType):
-    """``torch.cpu`` plus the memory accounting that verl asks every device module for."""
+    """``torch.cpu`` with the functions for memory accounting that verl calls on every device module."""
 
     memory_allocated = memory_reserved = max_memory_allocated = max_memory_reserved = staticmethod(lambda *_, **__: 0)
     mem_get_info = staticmethod(lambda *_, **__: (0, 0))
     empty_cache = reset_peak_memory_stats = set_device = synchronize = staticmethod(_nothing)
     get_device_name = staticmethod(lambda *_, **__: "CPU")
-    is_available = staticmethod(lambda: False)  # asked in the sense of "is there an accelerator?"
+    is_available = staticmethod(lambda: False)  # verl means: is there an accelerator?
     manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
     get_rng_state, set_rng_state = staticmethod(torch.get_rng_state), staticmethod(torch.set_rng_state)
 
@@ -37,7 +36,7 @@ class _CpuDevice(types.ModuleType):
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """A machine without an accelerator: one logical device per process, gloo between processes."""
+    """A machine without an accelerator: one logical device per process, and gloo between processes."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -82,7 +81,7 @@ class CpuPlatform(PlatformBase):
         return "CUDA_VISIBLE_DEVICES"
 
     def ray_resource_name(self) -> str:
-        return "GPU"  # Ray's logical slots: ray.init(num_gpus=1) grants one without any hardware
+        return "GPU"  # a logical resource of Ray: ray.init(num_gpus=1) provides one without hardware
 
     def ray_noset_envvars(self) -> list[str]:
         return []
@@ -99,8 +98,10 @@ class CpuPlatform(PlatformBase):
 
 
 def _accept_one_gloo() -> None:
-    """verl 0.9.1 asks for the backend "cpu:gloo,{device}:{backend}"; where the device is the CPU itself, torch refuses
-    the same device twice. No registry of verl reaches that string, so the request is reworded on its way to torch."""
+    """Replace the backend "cpu:gloo,cpu:gloo" by "cpu:gloo" in calls of torch's ``init_process_group``.
+
+    verl 0.9.1 asks for "cpu:gloo,{device}:{backend}", and torch accepts a device only once. verl has no setting for it.
+    """
     import torch.distributed as dist
 
     init = dist.init_process_group

@@ -1,4 +1,4 @@
-"""verl's metrics as one readable line a step."""
+"""verl's metrics as one line a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 _SHOWN = {
     "train/loss": "loss {:.3f}",
-    "val/loss": "held-out loss {:.3f}",
+    "val/loss": "validation loss {:.3f}",
     "critic/score/mean": "reward {:.3f}",
     "response_length/mean": "length {:.1f}",
     "actor/entropy": "entropy {:.2f}",
@@ -20,7 +20,7 @@ _SHOWN = {
 
 
 class StepLine:
-    """Prints a line for every step that verl logs, and the held-out accuracies where it validated."""
+    """Prints a line for each step that verl logs, and the accuracies of each validation."""
 
     def __init__(self, steps: int | None) -> None:
         self._steps, self._start = steps, time.monotonic()
@@ -28,17 +28,16 @@ class StepLine:
     def __call__(self, step: int, metrics: Mapping[str, Any]) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
         at = f"[{minutes:02}:{seconds:02}] step {step}" + (f"/{self._steps}" if self._steps else "")
-        # verl writes null for what is not a number, such as the loss over a held-out split smaller than a batch.
+        # verl writes null for NaN, such as the loss of a validation split that is smaller than a batch.
         parts = [text.format(metrics[key]) for key, text in _SHOWN.items() if metrics.get(key) is not None]
         if parts:
             print(at, *parts, sep="  ", flush=True)
-        heldout = accuracies(metrics)
-        if heldout:
-            print(at, "held-out accuracy", *(f"{k} {v:.2f}" for k, v in heldout.items()), sep="  ", flush=True)
+        if found := accuracies(metrics):
+            print(at, "validation accuracy", *(f"{k} {v:.2f}" for k, v in found.items()), sep="  ", flush=True)
 
 
 def accuracies(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Held-out accuracy by ``task@level`` from verl's validation metrics; empty where it did not validate."""
+    """Validation accuracy by ``task@level`` from verl's metrics of a step; empty if the step had no validation."""
     found = {}
     for key, value in metrics.items():
         parts = key.split("/")

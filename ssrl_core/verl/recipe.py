@@ -1,8 +1,9 @@
-"""A recipe -> verl's configuration, checked.
+"""From a recipe to verl's configuration.
 
-A recipe is YAML with verl's own keys plus ``mix`` (the path of a mix file, relative to the recipe) and, optionally,
-``include`` (other recipes; see ``ssrl_core.mix.include``). Later layers win: verl's defaults, our defaults for the
-stage, our defaults for a machine without an accelerator, the recipe, the command line.
+A recipe is a YAML file with verl's own keys, the key ``mix`` (path of a mix file, relative to the recipe) and, if it
+includes other recipes, the key ``include`` (see ``ssrl_core.mix.include``). The configuration is made of layers, each
+of which overrides those before it: verl's defaults, our defaults for the stage, our defaults for the machine, the
+recipe, the command line.
 """
 
 from __future__ import annotations
@@ -19,34 +20,34 @@ from typing import Any, Literal
 import yaml
 
 from ..errors import RecipeError, did_you_mean
-from ..mix.include import Kind, merged
+from ..mix.include import Composed, Keys, Kind, dotted, merged
 from ..mix.include import compose as compose_files
 
 Stage = Literal["sft", "grpo"]
 
 VALIDATION = "#validation"
-"""Follows the name of a mix file in verl's settings to mean its validation split."""
+"""Suffix that selects the validation split of a mix file in verl's ``data.val_files``."""
 
-_PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # verl's own configuration of each stage
 SAMPLER = {"path": "pkg://ssrl_core.verl.sampler", "name": "PromptReplayBuffer"}
-# verl passes these on whole, so keys that its defaults do not list are legitimate there, as in empty sections.
+_PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # names of verl's default configurations
+# verl passes these sections on unread, so they may have keys that its defaults do not list. So may empty sections.
 _OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
-# Settings that verl reads, or that we read, though verl's default configuration does not list them.
+# Settings that verl or this package reads, but verl's defaults do not list.
 _UNLISTED = re.compile(
     r"^data\.completion$|(^engine|\.fsdp_config)\.mixed_precision$|^reward\.custom_reward_function\.reward_kwargs$"
 )
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The content of a recipe and of the recipes that it includes, with the mix as an absolute path.
+def read_recipe(path: Path) -> Composed:
+    """A recipe with the recipes that it includes; its ``mix`` is an absolute path.
 
     Raises:
         RecipeError: a file cannot be read, includes itself, or names no mix.
     """
-    content = dict(compose_files(path, _RECIPE).content)
-    if "mix" not in content:
+    recipe = compose_files(path, _RECIPE)
+    if "mix" not in recipe.content:
         raise RecipeError(f"{path}: the key 'mix' is missing; it names the mix file, relative to the recipe")
-    return content
+    return recipe
 
 
 def _with_absolute_mix(content: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -61,24 +62,26 @@ _RECIPE = Kind("recipe", RecipeError, _with_absolute_mix, lambda keys: True)
 
 
 def compose(
-    stage: Stage, content: Mapping[str, Any], overrides: Sequence[str], *, mix: str, device: str, where: str
+    stage: Stage, recipe: Composed, overrides: Sequence[str], *, mix: Path | None = None, device: str
 ) -> dict[str, Any]:
-    """verl's whole configuration, resolved, with the run's folder as an absolute path.
+    """verl's whole configuration, resolved, with the folder of the run as an absolute path.
 
     Args:
         stage: ``"sft"`` or ``"grpo"``.
-        content: the recipe without its mix.
+        recipe: from ``read_recipe``.
         overrides: in Hydra's grammar.
-        mix: path of the mix file.
+        mix: path of the mix file; that of the recipe if None.
         device: ``"cuda"`` or ``"cpu"``.
-        where: the recipe's name, for messages.
 
     Raises:
-        RecipeError: a key that verl does not have, an override in bad grammar, batches that do not divide.
+        RecipeError: a key that verl does not have, an override with a syntax error, an invalid number, or batch sizes
+            that do not divide each other.
     """
+    content = {key: value for key, value in recipe.content.items() if key != "mix"}
     machine = _on_cpu(stage) if device == "cpu" else {} if importlib.util.find_spec("flash_attn") else _plain(stage)
-    layers = (_defaults(stage, mix, name=Path(where).stem), machine, content)
-    config: dict[str, Any] = _layered(stage, layers, overrides, where=where)
+    layers = (_defaults(stage, str(mix or recipe.content["mix"]), name=recipe.path.stem), machine, content)
+    config: dict[str, Any] = _layered(stage, layers, overrides, recipe)
+    where = str(recipe.path)
     _check_numbers(stage, config, where=where)
     if stage == "grpo":
         _check_batches(config, where=where)
@@ -88,7 +91,7 @@ def compose(
 
 
 def override(key: str, value: object) -> str:
-    """An override in Hydra's grammar for a text, such as a path, whatever characters it has."""
+    """An override in Hydra's grammar that sets a key to a text, such as a path. The text may have any characters."""
     return f"{key}={json.dumps(str(value), ensure_ascii=False)}"
 
 
@@ -118,7 +121,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
             "train_files": mix,
             "val_files": f"{mix}{VALIDATION}",
             "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixDataset"},
-            "shuffle": False,  # the mix is random already, and every batch of it has the stated proportions
+            "shuffle": False,  # a mix is random already, and each of its batches has the proportions of the tasks
         },
         "reward": {"custom_reward_function": {"path": "pkg://ssrl_core.verl.reward", "name": "compute_score"}},
         "actor_rollout_ref": {
@@ -130,13 +133,13 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
                 "agent": {"default_agent_loop": "ssrl_single_turn"},
             },
         },
-        # verl saves at the end only if it saves at all, and by default it does not: a long run would leave nothing.
+        # verl saves the final model only if save_freq is positive. Its default of -1 would leave no model.
         "trainer": {**trainer, "save_freq": 1_000_000, "v1": {"sampler": {"custom_sampler": dict(SAMPLER)}}},
     }
 
 
 def _on_cpu(stage: Stage) -> dict[str, Any]:
-    """What verl needs to be told where there is no accelerator; see ``platform``, ``workers`` and ``rollout``."""
+    """Settings for a machine without an accelerator; see ``platform``, ``workers`` and ``rollout``."""
     model = {
         "use_remove_padding": False,
         "enable_gradient_checkpointing": False,
@@ -144,7 +147,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
     }
     engine = {"strategy": "fsdp2", "use_torch_compile": False, "mixed_precision": {"param_dtype": "fp32"}}
     trainer = {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1}
-    workers = min(2, os.cpu_count() or 1)  # prompts and images are prepared in these, mostly in Python
+    workers = min(2, os.cpu_count() or 1)  # agent loops render and process images, mostly under Python's lock
     if stage == "sft":
         return {
             "data": {"num_workers": 1, "use_dynamic_bsz": False},
@@ -153,7 +156,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
             "trainer": trainer,
         }
     return {
-        "data": {"dataloader_num_workers": 1},  # makes the next rows while the policy trains
+        "data": {"dataloader_num_workers": 1},  # prepares the next rows during a step
         "actor_rollout_ref": {
             "model": model,
             "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
@@ -161,7 +164,7 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
             "rollout": {"name": "transformers", "tensor_model_parallel_size": 1, "agent": {"num_workers": workers}},
         },
         "reward": {"num_workers": 1},
-        # With verl's eight storage units a machine with few logical CPUs waits for ever, without a word.
+        # With verl's default of 8 storage units, a run on few logical CPUs waits forever for resources.
         "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
         "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
         "trainer": trainer,
@@ -169,13 +172,13 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
 
 
 def _plain(stage: Stage) -> dict[str, Any]:
-    """What verl needs to be told where flash-attn, which it takes for granted, is not installed."""
+    """Settings for a machine without flash-attn, which verl's defaults require."""
     model = {"use_remove_padding": False, "override_config": {"attn_implementation": "sdpa"}}
     return {"model": model} if stage == "sft" else {"actor_rollout_ref": {"model": model}}
 
 
-def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Sequence[str], *, where: str) -> Any:
-    """verl's configuration with the layers and the overrides, resolved. The last layer is the user's own."""
+def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Sequence[str], recipe: Composed) -> Any:
+    """verl's defaults with the layers and the overrides on top, resolved. The last layer is the recipe's."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -192,7 +195,7 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
         try:
             with hydra.initialize_config_dir(str(verl_configs), version_base=None):
                 known: Any = OmegaConf.to_container(hydra.compose(name), resolve=False)
-            _check_keys(layers[-1], known, where=where)
+            _check_keys(layers[-1], known, recipe)
             primary: dict[str, Any] = {
                 "defaults": [name, "_self_"],
                 "hydra": {"searchpath": [f"file://{verl_configs}"]},
@@ -204,11 +207,11 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
                 return OmegaConf.to_container(hydra.compose("ssrl", overrides=list(overrides)), resolve=True)
         except (HydraException, OmegaConfBaseException) as err:
             reason = "\n  ".join(line for line in str(err).splitlines() if line.strip())
-            raise RecipeError(f"{where}, with overrides {list(overrides)}:\n  {reason}") from err
+            raise RecipeError(f"{recipe.path}, with overrides {list(overrides)}:\n  {reason}") from err
 
 
 def _leave_filtering_to_verl(config: Mapping[str, Any]) -> None:
-    """Take our replay buffer out, in place, where verl would not tell it what to filter, or expects another kind."""
+    """Remove our replay buffer, in place, if verl filters groups or trains asynchronously: it supports neither."""
     v1 = config["trainer"]["v1"]
     filters = config["algorithm"]["filter_groups"]["enable"] or v1["sampler"]["sync_refill_failed_groups"]
     if v1["sampler"]["custom_sampler"] == SAMPLER and (filters or v1["trainer_mode"] != "sync"):
@@ -228,7 +231,7 @@ _RATE = {"sft": "optim.lr", "grpo": "actor_rollout_ref.actor.optim.lr"}
 
 
 def _check_numbers(stage: Stage, config: Mapping[str, Any], *, where: str) -> None:
-    """Raise RecipeError for counts and a rate that are none: verl finds out when its workers stand."""
+    """Raise RecipeError for an invalid count or learning rate. verl would fail only after its workers have started."""
 
     def value(key: str) -> Any:
         found: Any = config
@@ -245,7 +248,7 @@ def _check_numbers(stage: Stage, config: Mapping[str, Any], *, where: str) -> No
 
 
 def _check_batches(config: Mapping[str, Any], *, where: str) -> None:
-    """Raise RecipeError for batches that do not divide evenly: verl finds out in the middle of a step."""
+    """Raise RecipeError for batch sizes that do not divide each other. verl would fail only in the first step."""
     policy, trainer = config["actor_rollout_ref"], config["trainer"]
     actor, rollout = policy["actor"], policy["rollout"]
     if actor["use_dynamic_bsz"] is not False:
@@ -268,21 +271,24 @@ def _check_batches(config: Mapping[str, Any], *, where: str) -> None:
             )
 
 
-def _check_keys(content: Mapping[str, Any], known: Mapping[str, Any], *, where: str, path: str = "") -> None:
+def _check_keys(content: Mapping[str, Any], known: Mapping[str, Any], recipe: Composed, keys: Keys = ()) -> None:
     """Raise RecipeError for what cannot be merged into verl's configuration: unknown keys, values for sections."""
     for key, value in content.items():
-        here = f"{path}.{key}" if path else str(key)
-        if _UNLISTED.search(here):
+        here = (*keys, str(key))
+        path = dotted(here)
+        if _UNLISTED.search(path):
             continue
         if key not in known:
             raise RecipeError(
-                f"{where}: {here}: verl has no such setting.{did_you_mean(str(key), map(str, known))} "
-                f"Known under {path or 'the top level'}: {', '.join(map(str, known))}"
+                f"{recipe.where(*here)}: verl has no such setting.{did_you_mean(str(key), map(str, known))} "
+                f"Known under {dotted(keys) or 'the top level'}: {', '.join(map(str, known))}"
             )
         section = isinstance(known[key], Mapping) and bool(known[key])
         if section and not isinstance(value, Mapping):
-            raise RecipeError(f"{where}: {here}: a section of settings, not {value!r}. Remove it, or fill it in")
+            raise RecipeError(
+                f"{recipe.where(*here)}: must be a section of settings, not {value!r}. Fill it in or remove it"
+            )
         if not section and isinstance(value, Mapping) and known[key] not in (None, {}):
-            raise RecipeError(f"{where}: {here}: takes a value such as {known[key]!r}, not a mapping")
-        if section and not _OPEN.search(here):
-            _check_keys(value, known[key], where=where, path=here)
+            raise RecipeError(f"{recipe.where(*here)}: must be a value such as {known[key]!r}, not a mapping")
+        if section and not _OPEN.search(path):
+            _check_keys(value, known[key], recipe, here)
