@@ -1,4 +1,4 @@
-"""Old names of hooks and arguments; the core itself has none at present, so the tests put some in its table."""
+"""Old names of hooks and arguments. The core has none at present, so the tests add some to its table."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What a fault costs: what stands in tests/FAULTS.md, and the faults that have no other place."""
+"""The cost of faults: the table in tests/FAULTS.md, and tests of faults that belong to no other file."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_a_plugin_that_fails_on_an_image_gets_another_one_with_the_same_truth(to
         else:
             assert example == expected
     assert mix.rejections["toy"].keys() == {"plugin failed: ZeroDivisionError"}
-    assert caplog.text.count("of five") == 1  # and then it is only counted
+    assert caplog.text.count("of five") == 1  # later failures are only counted
 
 
 def test_a_plugin_that_fails_on_a_truth_is_an_error_and_no_bias(toy_mix):

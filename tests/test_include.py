@@ -1,4 +1,4 @@
-"""Mixes that build on others, and files that nobody should have to trust."""
+"""Mixes that include other mixes, and untrusted files."""
 
 import subprocess
 import sys
@@ -90,7 +90,11 @@ def test_the_samples_of_a_task_are_those_of_the_file_that_it_is_included_from(wr
     ("text", "base", "complaints"),
     [
         ("include: none.yaml\ntasks: {flipped_patch: }", "", ["mix.yaml: include", "'none.yaml'", "no file"]),
-        ("include: {a: 1}\ntasks: {flipped_patch: }", "", ["mix.yaml: include", "neither the name of a file nor a list"]),
+        (
+            "include: {a: 1}\ntasks: {flipped_patch: }",
+            "",
+            ["mix.yaml: include", "neither the name of a file nor a list"],
+        ),
         ("include: base.yaml", "include: mix.yaml", ["base.yaml: include", "cannot include itself", "-> "]),
         ("include: mix.yaml", "", ["mix.yaml: include", "cannot include itself"]),
         (

@@ -1,6 +1,6 @@
-"""What plugins import does not change unnoticed: it is kept in ``public_api.txt``, and the changelog names its state.
+"""The public API does not change unnoticed: ``public_api.txt`` lists it, and the changelog has a hash of that file.
 
-After a change: ``python tests/test_public_api.py`` writes the file anew and prints the line for CHANGELOG.md.
+After a change, ``python tests/test_public_api.py`` updates the file and prints the line for CHANGELOG.md.
 """
 
 import ast
@@ -74,7 +74,7 @@ def line_for_changelog(api: str) -> str:
 
 def test_the_public_api_is_the_one_that_the_changelog_names():
     api = public_api()
-    remedy = "python tests/test_public_api.py writes it anew; say in CHANGELOG.md what changed"
+    remedy = "python tests/test_public_api.py updates it; state in CHANGELOG.md what changed"
     assert api.splitlines() == SNAPSHOT.read_text(encoding="utf-8").splitlines(), remedy
     unreleased = CHANGELOG.read_text(encoding="utf-8").split("\n## ")[1]
     assert line_for_changelog(api) in unreleased, f"write below the latest heading: {line_for_changelog(api)}"

@@ -1,4 +1,4 @@
-"""What a type checker makes of a plugin that says that it is one."""
+"""A type checker accepts sound plugins and finds mistakes in their hooks."""
 
 import inspect
 from pathlib import Path
