@@ -90,7 +90,7 @@ def test_mix_prints_text_or_json_and_ends_with_code_2_if_a_task_has_an_error(ssr
     ("recipe", "overrides", "complaints"),
     [
         ("trainer: {}", [], ["the key 'mix' is missing"]),
-        ("mix: mix.yaml\ninclude: recipe.yaml", [], ["includes itself"]),
+        ("mix: mix.yaml\ninclude: recipe.yaml", [], ["a recipe cannot include itself"]),
         ("mix: [mix.yaml]", [], ["is not the path of a file"]),
         ("mix: mix.yaml\nmix: other.yaml", [], ["'mix' stands twice"]),
         ("mix: none.yaml", [], ["cannot read the mix"]),
