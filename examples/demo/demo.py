@@ -1,9 +1,9 @@
-"""The whole way on a CPU: a small model that sees, its cold start, GRPO on all five tasks through verl, and a report.
+"""A cold start and GRPO of a small model on all five tasks, on a CPU, with a report.
 
     python examples/demo/demo.py [--seed 1] [--out runs/demo]
 
-Everything it does can be done with ``ssrl sft``, ``ssrl train`` and ``ssrl eval``. The model is that of
-``examples/tiny_vlm``: it has learned what procedural rooms look like, and has never seen a puzzle.
+``ssrl sft``, ``ssrl train`` and ``ssrl eval`` do the same. The model is that of ``examples/tiny_vlm``: it is pretrained
+on procedural rooms, but not on the tasks.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ console = Console(highlight=False)
 def main() -> None:
     """Run the demonstration and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="of the data and the sampling")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything that is written")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the samples and the rollouts")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of all results")
     arguments = parser.parse_args()
     begin = time.monotonic()
     disable_progress_bar()
@@ -52,7 +52,7 @@ def main() -> None:
     mix_file.write_text(yaml.safe_dump(content | {"seed": arguments.seed}, sort_keys=False))
     heldout = load_mix(mix_file, split="heldout")
 
-    say("1/5", "held-out accuracy of the model before any of this")
+    say("1/5", "held-out accuracy of the pretrained model")
     before = measure(MODEL, heldout, out / "eval" / "before")
 
     say("2/5", "cold start: verl's SFT trainer")
@@ -68,7 +68,7 @@ def main() -> None:
     say("3/5", "held-out accuracy after the cold start")
     middle = measure(cold, heldout, out / "eval" / "cold start")
 
-    say("4/5", "GRPO: verl's PPO trainer on Ray (the first step comes after half a minute or so of start-up)")
+    say("4/5", "GRPO: verl's PPO trainer on Ray (it starts up for about half a minute)")
     folder = out / "grpo"
     rollouts = folder / "rollouts"
     launch = prepare(
@@ -105,13 +105,13 @@ def main() -> None:
 
 
 def say(number: str, what: str) -> None:
-    """A headline."""
+    """Print a headline."""
     console.print(f"\n[bold]{number}  {what}[/bold]")
 
 
 def measure(model: Path, heldout: Mix, folder: Path) -> list[Answer]:
-    """Answers to all held-out examples, sampled as in training: that is what GRPO improves."""
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier demonstration
+    """The answers to all held-out samples, sampled at the temperature of training."""
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     with console.status("") as status:
         return evaluate(
             heldout,
@@ -123,12 +123,12 @@ def measure(model: Path, heldout: Mix, folder: Path) -> list[Answer]:
 
 
 def by_task(answers: list[Answer]) -> dict[str, Row]:
-    """The row of each task."""
+    """Task -> its accuracy."""
     return {row.task: row for row in rows(answers) if row.task != ALL}
 
 
 def train(launch: Launch) -> None:
-    """Run verl; a line a step."""
+    """Run verl and print a line for each step."""
     code, lost = run(launch, on_step=StepLine(launch.steps))
     if lost:
         console.print(f"the rollouts of {lost} prompts failed; see {launch.folder / 'log.txt'}")
@@ -139,7 +139,7 @@ def train(launch: Launch) -> None:
 
 def table(summaries: dict[str, dict[str, Row]]) -> Table:
     """Held-out accuracy and format rate by task and stage."""
-    result = Table(title="Held-out accuracy (form)", caption="form: share of completions that can be read at all")
+    result = Table(title="Held-out accuracy (format)", caption="format: share of completions with the required format")
     result.add_column("task", no_wrap=True)
     result.add_column("n", justify="right")
     result.add_column("chance", justify="right")
@@ -158,17 +158,17 @@ def table(summaries: dict[str, dict[str, Row]]) -> Table:
 
 
 def rewards(rates: list[RolloutRates]) -> str:
-    """Reward at the beginning and the end of GRPO, and what carried it."""
+    """Reward, accuracy and format rate of the first and the last 3 steps of GRPO, as text."""
 
     def line(name: str, part: list[RolloutRates]) -> str:
         values = (mean(getattr(rate, key) for rate in part) for key in ("reward", "acc", "format"))
-        return "{}: reward {:.3f} = accuracy {:.3f} x 0.9 + form {:.3f} x 0.1".format(name, *values)
+        return "{}: reward {:.3f} = accuracy {:.3f} x 0.9 + format {:.3f} x 0.1".format(name, *values)
 
     return f"{line('first 3 steps', rates[:3])}\n{line('last 3 steps ', rates[-3:])}"
 
 
 def sft_losses(folder: Path) -> list[float]:
-    """The loss of every supervised step."""
+    """The loss of each step of the cold start."""
     newest = max(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime)
     records = (json.loads(line)["data"] for line in newest.read_text().splitlines())
     return [record["train/loss"] for record in records if "train/loss" in record]

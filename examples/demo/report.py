@@ -1,4 +1,4 @@
-"""The demonstration's report: one self-contained page with curves, the table and sampled completions."""
+"""The report of the demonstration: one self-contained HTML page with plots, a table and completions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssrl_core.types import Recipe
 
 @dataclass(frozen=True)
 class RolloutRates:
-    """Means over the rollouts of one step: reward, share of right answers, share with the required form."""
+    """Means over the rollouts of one step: reward, accuracy, and share of completions with the required format."""
 
     step: int
     reward: float
@@ -28,7 +28,7 @@ class RolloutRates:
 
     @classmethod
     def read(cls, dump: Path, step: int) -> RolloutRates:
-        """From verl's dump of a step's rollouts. With exact accuracy a score is 0, the format weight, or 1."""
+        """Reads verl's dump of the rollouts of a step. All scores must be 0, the format weight, or 1."""
         scores = [json.loads(line)["score"] for line in dump.read_text().splitlines()]
         return cls(step, mean(scores), mean(score > 0.999 for score in scores), mean(score > 0 for score in scores))
 
@@ -42,7 +42,16 @@ def write_report(
     *,
     minutes: float,
 ) -> None:
-    """Write the page."""
+    """Write the page.
+
+    Args:
+        path: of the page.
+        summaries: stage (``before``, ``cold start``, ``GRPO``) -> task -> its accuracy.
+        rates: of each step of GRPO.
+        losses: of each step of the cold start.
+        answered: the answers after GRPO; the page shows a right and a wrong one of each task.
+        minutes: duration of the demonstration.
+    """
     samples = []
     for task in summaries["GRPO"]:
         of_task = [answer for answer in answered if answer.task == task]
@@ -70,7 +79,7 @@ def _sample(answer: Answer) -> dict[str, object]:
 
 
 def _curves(rates: Sequence[RolloutRates], losses: Sequence[float]) -> str:
-    """Two plots side by side, as SVG."""
+    """Two plots side by side, as SVG: losses of the cold start, and rates of GRPO."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
@@ -78,10 +87,10 @@ def _curves(rates: Sequence[RolloutRates], losses: Sequence[float]) -> str:
     left.plot(range(1, len(losses) + 1), losses, color="#777777")
     left.set(title="Cold start", xlabel="step", ylabel="loss", ylim=(0, None))
     steps = [rate.step for rate in rates]
-    right.plot(steps, [rate.format for rate in rates], label="required form", color="#4477aa")
+    right.plot(steps, [rate.format for rate in rates], label="required format", color="#4477aa")
     right.plot(steps, [rate.acc for rate in rates], label="right answer", color="#228833")
     right.plot(steps, [rate.reward for rate in rates], label="reward", color="#cc3311", linewidth=2.2)
-    right.set(title="GRPO, mean over the rollouts of a step", xlabel="step", ylim=(0, 1.02))
+    right.set(title="GRPO: mean over the rollouts of a step", xlabel="step", ylim=(0, 1.02))
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

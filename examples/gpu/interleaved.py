@@ -1,7 +1,7 @@
-"""Batches of our dataset and of verl's stock dataset in turn, over the same samples, in one run.
+"""A dataset with batches of our dataset and of verl's own dataset in turns, over the same samples.
 
-``data.train_files=[MIX, SHARD, SHARD...]``: a mix, and its export. The pairs of steps are ordered A B, B A, A B, ... so
-that a drift of the machine favours neither.
+``data.train_files=[MIX, SHARD, SHARD...]`` names a mix and its export. The pairs of steps are ordered A B, B A, A B and
+so on, so that a drift in the speed of the machine favours neither.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ssrl_core.verl.dataset import MixDataset
 
 
 def is_ours(step: int) -> bool:
-    """Whether step 1, 2, ... has a batch of our dataset."""
+    """Whether a step, counted from 1, has a batch of our dataset."""
     pair, second = divmod(step - 1, 2)
     return (pair + second) % 2 == 0
 
 
 class Interleaved(Dataset[dict[str, Any]]):
-    """Twice the exported samples, a batch from each dataset at a time."""
+    """The exported samples twice: a batch from each dataset in turns. Without shards, our dataset alone."""
 
     def __init__(self, data_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1):
         mix, *shards = [data_files] if isinstance(data_files, str) else list(data_files)
@@ -41,6 +41,6 @@ class Interleaved(Dataset[dict[str, Any]]):
 
     @classmethod
     async def process_multi_modal_info(cls, messages: list[dict[str, Any]], **kwargs: Any) -> Any:
-        """The images of a prompt, by the dataset that made it."""
+        """The images of a prompt, from the dataset that made it."""
         ours = any("recipe" in part for message in messages for part in message["content"])
         return await (MixDataset if ours else RLHFDataset).process_multi_modal_info(messages, **kwargs)

@@ -1,11 +1,11 @@
-"""Everything here that needs a GPU, in stages; each leaves OUT/STAGE/result.json and is not run again.
+"""Measurements on a GPU, in stages. A stage that has written OUT/STAGE/result.json is not run again.
 
-photos     rooms rendered into files, colour and depth, as photographs would lie on a disk
-rollouts   GRPO on all five tasks: time of each phase, share of waiting for data and rewards
-resume     the same run goes on from its checkpoint: with the samples that come next?
-datasets   our streaming dataset against verl's stock dataset on exported Parquet of the same samples, interleaved
-recipe     a step of a randomly initialised 3B model at the shapes of the recipe for one GPU
-learning   a pretrained model of 20 to 80 million parameters: cold start, GRPO, held-out accuracy before and after
+photos     writes rendered rooms as colour and depth files
+rollouts   GRPO on all five tasks: time of each phase, shares of waiting for data and rewards
+resume     resumes the same run: does it continue with the right samples?
+datasets   step times of our dataset and of verl's dataset on an export of the same samples, in turns
+recipe     a step of a 3B model with random weights, with the recipe for one GPU
+learning   a pretrained model of 20 to 80 million parameters: cold start, GRPO, validation accuracy before and after
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from stages import DRY, GPU, STAGES, Scale  # noqa: E402
 
 
 def main() -> None:
-    """Run the stages that are not done, one process each, and write what they found."""
+    """Run the missing stages, each in a process of its own, and write all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
-    parser.add_argument("--minutes", type=float, default=25, help="for this call; a stage that is cut begins anew")
+    parser.add_argument(
+        "--minutes", type=float, default=25, help="limit for this call; a stage that exceeds it is run again"
+    )
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--pairs", type=int, help="of steps in `datasets`")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU: a tiny model, two steps, no vLLM")
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)  # how it calls itself
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)  # for the process of a stage
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     scale = DRY if arguments.dry_run else GPU
@@ -63,7 +65,7 @@ def main() -> None:
 
 
 def attempt(stage: str, out: Path, arguments: list[str], *, seconds: float) -> str | None:
-    """Run a stage in a process of its own; why it is not done, or None."""
+    """Run a stage in a process of its own. Returns why it has no result, or None."""
     if seconds < 5:
         return "no time left"
     (out / stage).mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def attempt(stage: str, out: Path, arguments: list[str], *, seconds: float) -> s
             [sys.executable, __file__, *arguments, "--stage", stage],
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # with all that it starts
+            start_new_session=True,  # so that the stage can be ended with its child processes
         )
         try:
             code = process.wait(timeout=seconds)
@@ -90,7 +92,7 @@ def attempt(stage: str, out: Path, arguments: list[str], *, seconds: float) -> s
 
 
 def machine() -> dict[str, Any]:
-    """What it runs on."""
+    """Facts of the machine, and versions of packages."""
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
@@ -106,7 +108,7 @@ def machine() -> dict[str, Any]:
 
 
 def plot(results: dict[str, Any], out: Path) -> None:
-    """Phases of a step, paired step times, accuracy over GRPO."""
+    """Plot the phases of a step, paired step times, and accuracy over GRPO."""
     try:
         from matplotlib import pyplot
     except ImportError:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Everything here that needs a GPU, on one machine with CUDA and `ssrl-core[vllm]`, without a network, in 25 minutes:
+# All measurements on a GPU, on one machine with CUDA and `ssrl-core[vllm]`, without a network, in 25 minutes:
 #
 #   examples/gpu/run.sh [--out runs/gpu] [--minutes 25] [--only STAGE ...]
 #   examples/gpu/run.sh --dry-run        # the same on a CPU: a tiny model, two steps, no vLLM
 #
-# Started again, it goes on where it was cut. It writes OUT/results.json and OUT/plots.png; see run.py for the stages.
+# A second call runs the stages that are missing. It writes OUT/results.json and OUT/plots.png; see run.py for the
+# stages.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 RAY_USAGE_STATS_ENABLED=0
-export VLLM_HOST_IP=127.0.0.1 GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo    # everything is on this machine
-export VLLM_USE_FLASHINFER_SAMPLER=${VLLM_USE_FLASHINFER_SAMPLER:-0}         # it may be missing, and is not needed
+export VLLM_HOST_IP=127.0.0.1 GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo    # all processes run on this machine
+export VLLM_USE_FLASHINFER_SAMPLER=${VLLM_USE_FLASHINFER_SAMPLER:-0}         # not needed, and may be missing
 exec "${PYTHON:-python3}" "$here/run.py" "$@"

@@ -1,4 +1,4 @@
-"""The stages of run.py: each returns what it found."""
+"""The stages of run.py. Each returns its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DRY = Scale("cpu", 12, 192, 144, 2, 1, 5, 2, {}, 0, 2, 2)
 
 
 def photos(out: Path, scale: Scale) -> dict[str, Any]:
-    """Colour and depth of rooms as files, the mixes that read them, and a small random model."""
+    """Write rooms as colour and depth files, the mixes that read them, and a small model with random weights."""
     from concurrent.futures import ProcessPoolExecutor
 
     from ssrl_core.mix import load_mix
@@ -37,7 +37,7 @@ def photos(out: Path, scale: Scale) -> dict[str, Any]:
     heldout = {"samples": 250 if scale.device == "cuda" else 5, "fraction": 0.1}
     common = {"seed": 1, "samples": 20_000, "heldout": heldout}
     tasks = {name: {"weight": 1, "level": 1} for name in FIVE}
-    rooms = "synthetic:?width=192&height=144"  # what the model of `learning` was pretrained on
+    rooms = "synthetic:?width=192&height=144"  # the kind of images that the model of `learning` is pretrained on
     for name, source, size in (
         ("mix", f"rgbd:{folder}", 112),
         ("mix-512", f"rgbd:{folder}", 512),
@@ -65,13 +65,13 @@ def _photo(arguments: tuple[str, int, int, int]) -> int:
 
 
 def rollouts(out: Path, scale: Scale) -> dict[str, Any]:
-    """Medians of the phases of a step of GRPO with a small random model."""
+    """Medians of the phases of a GRPO step with a small model."""
     metrics = train(out, scale, "rollouts", steps=scale.steps)
     return {"steps": scale.steps, **timing(metrics)}
 
 
 def resume(out: Path, scale: Scale) -> dict[str, Any]:
-    """Whether every step, before and after the resumption, had the samples of the mix in its order."""
+    """The number of steps, before and after a resumption, that had the samples of the mix in its order."""
     from ssrl_core.mix import load_mix
 
     steps = scale.steps + 2
@@ -87,7 +87,7 @@ def resume(out: Path, scale: Scale) -> dict[str, Any]:
 
 
 def datasets(out: Path, scale: Scale) -> dict[str, Any]:
-    """The ratio of the step times of the two datasets: median over pairs of steps, and its quartiles."""
+    """The ratio of the step times of the two datasets: median and quartiles over pairs of steps."""
     from interleaved import is_ours
 
     pairs = scale.pairs + 1  # the first pair warms up
@@ -103,7 +103,7 @@ def datasets(out: Path, scale: Scale) -> dict[str, Any]:
         f"data.train_files=[{json.dumps(str(out / 'mix.yaml'))},{shards}]",
         override("data.custom_cls.path", HERE / "interleaved.py"),
         "data.custom_cls.name=Interleaved",
-        "data.dataloader_num_workers=0",  # each step pays for its own rows, and nothing is made during another's
+        "data.dataloader_num_workers=0",  # otherwise rows of a step would be made during the step before it
         "trainer.save_freq=-1",
         steps=2 * pairs,
     )
@@ -123,7 +123,7 @@ def datasets(out: Path, scale: Scale) -> dict[str, Any]:
 
 
 def recipe(out: Path, scale: Scale) -> dict[str, Any]:
-    """The phases and the memory of the second step of the recipe of the 3B model for one GPU."""
+    """Phases and memory of the second step of the recipe of the 3B model for one GPU."""
     from sizes import SIZES
 
     from ssrl_core.mix import load_mix
@@ -134,7 +134,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     overrides = [
         f"mix={out / 'mix-512.yaml'}",
         override("actor_rollout_ref.model.path", model),
-        "trainer.total_training_steps=2",  # the first one also waits for workers to start
+        "trainer.total_training_steps=2",  # the first step includes the start of workers
         "trainer.val_before_train=false",
         "trainer.test_freq=-1",
         "trainer.save_freq=-1",
@@ -145,7 +145,7 @@ def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     ]
     if scale.device == "cuda":
         parameters = grow(model, SIZES["Qwen/Qwen2.5-VL-3B-Instruct"])
-    else:  # its settings, with the sizes of a toy
+    else:  # the same settings with small sizes
         from ssrl_core.models.completions import load_model
 
         parameters = sum(p.numel() for p in load_model(str(model)).parameters())
@@ -169,7 +169,7 @@ def learning(out: Path, scale: Scale) -> dict[str, Any]:
     """Held-out accuracy by task before and after GRPO."""
     folder = out / "learning"
     pretraining = EXAMPLES / "tiny_vlm" / "pretrain.py"
-    # ---- The pretraining of examples/tiny_vlm, which the GPU does in minutes.
+    # ---- The pretraining of examples/tiny_vlm
     if not scale.pretraining:
         model, note = out / "model", "a dry run does not pretrain"
     elif not pretraining.exists():

@@ -1,4 +1,4 @@
-"""Runs of verl at a scale, and what their metrics say."""
+"""Runs of verl with given sizes, and figures from their metrics."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ Metrics = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is.
+    """Sizes of all stages.
 
     Attributes:
         device: ``"cuda"`` or ``"cpu"``.
-        photos, width, height: of the rendered rooms.
-        steps: of GRPO in ``rollouts``; pairs: of steps in ``datasets``.
-        prompts, n: of a step.
-        model: of ``build_tiny_model``.
-        pretraining, cold, learning: steps of the three parts of ``learning``.
+        photos: number of rendered rooms; ``width`` and ``height`` in pixels.
+        steps: of GRPO in the stage ``rollouts``.
+        pairs: of steps in the stage ``datasets``.
+        prompts: per step, each with ``n`` rollouts.
+        model: arguments of ``build_tiny_model``.
+        pretraining, cold, learning: steps of the three parts of the stage ``learning``.
     """
 
     device: str
@@ -45,7 +46,7 @@ class Scale:
 
 
 def train(out: Path, scale: Scale, name: str, *overrides: str, steps: int, anew: bool = True) -> Metrics:
-    """GRPO with the small model; verl's metrics of the steps of this call."""
+    """verl's metrics of each step of a GRPO run with the small model. ``anew=False`` continues the run."""
     folder = out / name / "run"
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
@@ -65,12 +66,12 @@ def train(out: Path, scale: Scale, name: str, *overrides: str, steps: int, anew:
         settings += ["data.dataloader_num_workers=1", "reward.num_workers=1"]
     written = folder / "recipe.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    written.write_text(yaml.safe_dump({"base": str(HERE / "grpo.yaml"), "mix": str(out / "mix.yaml")}))
+    written.write_text(yaml.safe_dump({"include": str(HERE / "grpo.yaml"), "mix": str(out / "mix.yaml")}))
     return go(written, [*settings, *overrides], scale)
 
 
 def go(path: Path, overrides: list[str], scale: Scale, *, stage: Any = "grpo") -> Metrics:
-    """Run verl on a recipe to its end; its metrics, one record a step."""
+    """verl's metrics of each step of a run on a recipe. Exits if the run fails."""
     from ssrl_core.verl.launch import prepare, run
     from ssrl_core.verl.progress import StepLine
 
@@ -89,7 +90,7 @@ def go(path: Path, overrides: list[str], scale: Scale, *, stage: Any = "grpo") -
 
 
 def timing(metrics: Metrics, *, warm_up: int = 2) -> dict[str, Any]:
-    """Medians of the phases in seconds, and the shares of the step that were spent waiting."""
+    """Medians of the phases of a step in seconds, and of the shares of a step that were spent waiting."""
     steps = [found for found in metrics if "timing_s/step" in found]
     steps = steps[warm_up:] or steps[-1:]
     step = median(found["timing_s/step"] for found in steps)
@@ -106,7 +107,7 @@ def timing(metrics: Metrics, *, warm_up: int = 2) -> dict[str, Any]:
 
 
 def grow(folder: Path, size: dict[str, Any]) -> int:
-    """Give the model in a folder the layers of another size, with random weights; its number of parameters."""
+    """Replace the model of a folder by one of another size with random weights. Returns its number of parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 

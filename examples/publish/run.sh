@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# From `ssrl new` to two steps of GRPO with the new task, installed from its wheel in a clean environment; prints the
-# seconds of each step.
+# From `ssrl new` to two steps of GRPO with the new task, installed from its wheel in a clean environment. Prints the
+# seconds of each part.
 #
-#   examples/publish/run.sh [FOLDER]        writes everything into FOLDER, which must not exist; runs/publish by default
+#   examples/publish/run.sh [FOLDER]        writes into FOLDER, which must not exist; runs/publish by default
 #
-# It needs Python 3.11 or 3.12 and a package index, and makes two environments of its own: the author's, and a clean one
-# for training. SAMPLES=200 shortens the conformance check. With `uv` on the path, that installs; else pip does.
+# It requires Python 3.11 or 3.12 and a package index. It makes two environments: one for the author, and a clean one
+# for training. SAMPLES=200 shortens the conformance check. `uv` installs the packages if it is on the path, otherwise
+# pip.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,7 +19,7 @@ author=$folder/author/bin
 clean=$folder/clean/bin
 times=()
 
-step() {  # step NAME COMMAND...: runs it and keeps the time
+step() {  # step NAME COMMAND...: runs the command and records its time
     local name=$1 begin=$SECONDS
     shift
     printf '\n== %s: %s\n' "$name" "$*"
@@ -26,7 +27,7 @@ step() {  # step NAME COMMAND...: runs it and keeps the time
     times+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
 }
 
-edit() {  # a third level, of smaller pieces, as an author would add it
+edit() {  # adds a third level, with smaller pieces
     sed -i 's/^CELLS = .*/CELLS = {"1": 3, "2": 5, "3": 6}  # level -> cells a side of the grid of pieces/' \
         "$project/ssrl_plugin_rotated_view/__init__.py"
     sed -i 's/^| `2` | .*/&\n| `3` | from a grid of 6 x 6 | 1\/4 |/' "$project/README.md"
@@ -43,12 +44,11 @@ install() {  # install PYTHON PACKAGES...
 
 author_environment() {
     "${PYTHON:-python3}" -m venv "$folder/author"
-    install "$author/python" "$root[new,testing]" build
+    install "$author/python" "$root/plugins/ssrl-source-rooms" "$root[new,testing]" build
 }
 
-wheels() {  # of the core, of two of the five tasks, and of the new one
-    for source in "$root" "$root/plugins/ssrl-plugin-shuffled-patches" "$root/plugins/ssrl-plugin-flipped-patch" \
-        "$project"; do
+wheels() {  # of the core, the rooms, two of the five tasks, and the new task
+    for source in "$root" "$root"/plugins/ssrl-{source-rooms,plugin-shuffled-patches,plugin-flipped-patch} "$project"; do
         "$author/python" -m build --wheel --outdir "$folder/dist" "$source" >"$folder/build.log"
     done
     ls "$folder/dist"
@@ -56,7 +56,7 @@ wheels() {  # of the core, of two of the five tasks, and of the new one
 
 clean_environment() {
     "${PYTHON:-python3}" -m venv "$folder/clean"
-    install "$clean/python" "$(echo "$folder"/dist/ssrl_core-*.whl)[train]" "$folder"/dist/ssrl_plugin_*.whl
+    install "$clean/python" "$(echo "$folder"/dist/ssrl_core-*.whl)[train]" "$folder"/dist/ssrl_{source,plugin}_*.whl
     (cd "$folder" && "$clean/ssrl" list)
 }
 

@@ -1,8 +1,8 @@
-"""Check all five tasks on real images and show them: ``python report.py [-o FOLDER] [--frames URI] [-n SAMPLES]``.
+"""Checks all five tasks on real images: ``python report.py [-o FOLDER] [--frames URI] [-n SAMPLES]``.
 
-Writes into FOLDER (``runs/real_images``): the images (see ``images.py``); ``gallery.html``, every task at every level;
-``conformance.md`` and ``conformance.json``, every figure of the conformance kit. Colour tasks are asked of photographs,
-depth tasks of the frames at URI (any ``rgbd:`` folder), or of one stereo pair where there are none.
+Writes into FOLDER (``runs/real_images`` by default): the images (see ``images.py``); ``gallery.html`` with samples of
+every task at every level; ``conformance.md`` and ``conformance.json`` with all results of the conformance kit. Colour
+tasks use photographs. Depth tasks use the frames at URI (any ``rgbd:`` folder), or one stereo pair by default.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sources(folder: Path, frames: str | None) -> dict[str, str]:
 
 
 def write_mix(folder: Path, uris: dict[str, str], *, samples: int) -> Path:
-    """A mix of all tasks at all levels, in equal parts."""
+    """Write a mix of all tasks at all levels in equal shares."""
     lines = [f"samples: {samples}", "heldout: {samples: 10, fraction: 0.01}", "tasks:"]
     for task, uri in uris.items():
         levels = ", ".join(f"{level}: 1" for level in load_task(task).info.levels)
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/real_images"))
     parser.add_argument("--frames", help="URI of RGB-D frames, e.g. rgbd:/data/kinect")
-    parser.add_argument("-n", "--samples", type=int, default=1000, help="half of those that are drawn of a level")
+    parser.add_argument("-n", "--samples", type=int, default=1000, help="per level; the kit draws twice as many")
     parser.add_argument("--gallery", type=int, default=210, help="samples in the gallery")
     arguments = parser.parse_args()
     folder = arguments.output.resolve()

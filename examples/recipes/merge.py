@@ -2,7 +2,8 @@
 
     python examples/recipes/merge.py runs/qwen2.5-vl-7b-sft/global_step_75 runs/qwen2.5-vl-7b-sft/merged
 
-verl 0.9.1 writes the weights of model and adapter side by side, under peft's names, which nothing loads as they are.
+verl 0.9.1 writes the weights of model and adapter side by side under peft's names, which neither transformers nor verl
+loads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def merge(checkpoint: Path, out: Path) -> None:
-    """Write the model of a checkpoint of verl's SFT trainer, its adapter merged, with its processor."""
+    """Write the model of a checkpoint of verl's SFT trainer with its adapter merged, and its processor."""
     saved = checkpoint / "huggingface"
     training = json.loads((checkpoint / "lora_train_meta.json").read_text())
     weights = {}
@@ -43,7 +44,7 @@ def merge(checkpoint: Path, out: Path) -> None:
 
 
 def merged(weights: dict[str, torch.Tensor], *, scale: float) -> dict[str, torch.Tensor]:
-    """Weights under the model's own names: W + scale * B A where there is an adapter."""
+    """Weights under the model's own names; a layer with an adapter has W + scale * B A."""
     result = {}
     for name, weight in weights.items():
         if ".lora_" in name:

@@ -58,12 +58,12 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def empty_model(name: str) -> Any:
-    """The model without storage for its weights."""
+    """A model of a published size, without storage for its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     size = SIZES[name]
-    # The word embeddings are tied, or not, by the text part as well.
+    # The text part has a setting of its own for tied word embeddings.
     text = {**size["text_config"], "tie_word_embeddings": size["tie_word_embeddings"]}
     config = AutoConfig.for_model(**{**size, "text_config": text})
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Put questions about pictures to a model."""
+"""Asks a model questions about images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from ssrl_core.models.completions import complete, load_model
+from ssrl_core.models.tokens import user_message
 
 
 def answers(
     folder: Path, asked: Sequence[tuple[Sequence[Image.Image], str]], *, longest: int, batch: int = 48
 ) -> list[str]:
-    """What the model in ``folder`` writes on each (pictures, question), greedily, in at most ``longest`` tokens."""
+    """The greedy completion of each (images, question) by the model in ``folder``, of at most ``longest`` tokens."""
     model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
     result = []
     for start in range(0, len(asked), batch):
@@ -31,7 +32,7 @@ def answers(
 
 
 def log_probs(folder: Path, asked: Sequence[tuple[Sequence[Image.Image], str, str]], *, batch: int = 96) -> list[float]:
-    """Of each (pictures, question, answer): that the model in ``folder`` gives this whole answer, its end included."""
+    """The log-probability of each (images, question, answer): that the model writes this answer and ends."""
     model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
     result: list[float] = []
     for start in range(0, len(asked), batch):
@@ -53,6 +54,6 @@ def log_probs(folder: Path, asked: Sequence[tuple[Sequence[Image.Image], str, st
 
 
 def prompt(processor: Any, images: Sequence[Image.Image], question: str) -> str:
-    """The question below the pictures, in the model's chat template."""
-    content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
-    return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
+    """The prompt in the model's chat template: the images, then the question."""
+    message = user_message("<image>" * len(images) + question, lambda _: {"type": "image"})
+    return str(processor.apply_chat_template([message], add_generation_prompt=True))

@@ -1,9 +1,9 @@
-"""Does GRPO teach the small model the five tasks? Three seeds, a probe, and ablations, with one command.
+"""Measures what a cold start and GRPO teach the small model: several seeds, transfer, and ablations.
 
     python examples/tiny_vlm/learn.py --out runs/learn [--only main no_cold_start ...] [--seeds 1 2 3]
 
-Every experiment is a cold start (SFT), then GRPO, both by verl, with held-out accuracy in between: sampled as in
-training, and greedily. What is there is not done again. ``--out`` gets ``results.json``, ``table.txt`` and plots.
+Each experiment is a cold start (SFT) and GRPO, both with verl. Held-out accuracy is measured before and after GRPO,
+with sampling as in training and greedily. Existing results are kept. Writes ``results.json``, ``table.txt`` and plots.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ PROBES = ("probe in the form of the tasks", "probe as the lessons ask")
 WAYS = (*SAMPLINGS, *PROBES)
 
 Answered = dict[str, tuple[list[Answer], list[Answer]]]
-"""By the way of answering: the answers before and after."""
+"""Way of answering -> the answers before and after GRPO."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """How the GRPO of a run differs from the main one.
+    """The difference of an experiment to the main one.
 
     Attributes:
-        tasks: what is changed in the tasks of rl.yaml.
-        schedule: the mix's schedule.
-        only: the one task that is kept.
+        tasks: changes of the tasks of rl.yaml.
+        schedule: schedule of the mix.
+        only: the only task of the mix; None for all.
         level: of the evaluation.
-        cold: whether there is a cold start (on the unchanged mix).
-        share: of the steps; what is compared with "short" has as many.
-        seeds: how many of the seeds are run.
+        cold: whether there is a cold start, on the unchanged mix.
+        share: of the steps of the main experiment. The baseline of the ablations, "short", has the same share.
+        seeds: number of seeds.
     """
 
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Experiment:
     seeds: int = 1
 
     def mix(self, seed: int, samples: int) -> dict[str, Any]:
-        """What GRPO trains on."""
+        """The mix of GRPO."""
         tasks: dict[str, Any] = dict(self.tasks)
         if self.only is not None:
             tasks |= {name: False for name in TAUGHT if name != self.only}
@@ -70,7 +70,7 @@ class Experiment:
         return mix | ({"schedule": self.schedule} if self.schedule else {})
 
     def heldout(self, seed: int) -> dict[str, Any]:
-        """What is evaluated: all tasks alike."""
+        """The mix of the evaluation: all tasks with equal weights."""
         tasks = {name: {"weight": 1, "level": self.level} for name in TASKS}
         return {"include": str(HERE / "mix.yaml"), "seed": seed, "tasks": tasks}
 
@@ -88,7 +88,7 @@ EXPERIMENTS = {
 
 
 def main() -> None:
-    """Run what is missing, and write the tables."""
+    """Run all experiments that have no result yet, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=HERE / "model")
     parser.add_argument("--out", type=Path, default=Path("runs/learn"))
@@ -117,7 +117,7 @@ def main() -> None:
 def conduct(
     arguments: argparse.Namespace, name: str, experiment: Experiment, model: Path, seed: int
 ) -> tuple[dict[str, Any], Answered]:
-    """One experiment with one seed: what was measured after the cold start and after GRPO, and the answers."""
+    """The results of one experiment with one seed, and the answers after the cold start and after GRPO."""
     cold_folder, folder = arguments.out / f"cold-{seed}", arguments.out / f"{name}-{seed}"
     cold = model
     if experiment.cold:
@@ -163,7 +163,7 @@ def pooled(answered: Sequence[Answered], way: str) -> tuple[list[Answer], list[A
 
 
 def measured(before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Each task before and after, and the taught ones together."""
+    """Accuracies of each task before and after GRPO, and of the taught tasks together."""
     found = [row for row in zip(rows(before), rows(after), compare(before, after), strict=True) if row[0].task != ALL]
     taught = [[answer for answer in answers if answer.task in TAUGHT] for answers in (before, after)]
     if taught[0]:
@@ -173,7 +173,7 @@ def measured(before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str
 
 
 def write(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
-    """The mix in a file."""
+    """Write a mix into a file and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
@@ -181,7 +181,7 @@ def write(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
 
 
 def trained(kind: str, mix: Path, folder: Path, overrides: list[str]) -> Path:
-    """The model that verl's trainer leaves; trained only where it is not there yet."""
+    """The folder of the model that a training run saves. Trains only if it does not exist."""
     launch = prepare(
         kind,
         HERE / f"{kind}.yaml",
@@ -204,7 +204,7 @@ def rewards(folder: Path) -> list[float]:
 
 
 def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
-    """What the model chose; kept in a file."""
+    """The answers to the questions of ``probe``; kept in a file."""
     if not path.exists():
         asked = unseen(seed)
         answers = []
@@ -220,12 +220,12 @@ def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
 
 @cache
 def unseen(seed: int) -> list[Question]:
-    """400 questions of each kind, others for each seed: so that seeds can be counted together."""
+    """400 questions of each kind. Seeds have different questions, so that their answers can be pooled."""
     return questions(400, seed=seed)
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Everything that was measured, for people."""
+    """All results as a text table."""
     lines = []
     for name, result in results.items():
         lines.append(f"\n{name}" + (_rise(result["rewards"]) if "rewards" in result else ""))
@@ -244,7 +244,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
-    """Rewards over the steps, and accuracy before and after."""
+    """Plot rewards over the steps, and accuracy before and after GRPO."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,7 +1,7 @@
-"""What the small model is taught before any pretext task: questions about pictures whose geometry is known.
+"""The lessons of the pretraining: questions about images whose geometry is known.
 
-Each lesson is a function of a scene and a random generator that returns pictures and several questions with short
-answers, so that every picture is used many times over. None of them has the form of a pretext task.
+Each lesson is a function of a scene and a random generator. It returns images and several questions with short answers,
+so that each image serves several questions. No lesson has the form of a pretext task.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ NEAREST, FARTHEST = 0.6, 7.0  # metres: digits 0 and 9
 
 
 class Lesson(NamedTuple):
-    """Pictures, and what is asked about them."""
+    """Images, and pairs of a question about them and its answer."""
 
     images: list[Image.Image]
     questions: list[tuple[str, str]]
 
 
 def dense(scene: SourceImage, rng: np.random.Generator) -> tuple[Image.Image, Callable[[int, int], np.ndarray]]:
-    """A picture with rings, and what each cell of a grid shows: brightness, colour, depth, number of the ring or 0.
+    """An image with rings, and a function of numbers of rows and columns, which returns the classes of all cells.
 
-    The second is a function of rows and columns, int64, 4 x rows x columns; see ``CLASSES`` for the ranges.
+    The classes are int64, 4 x rows x columns: brightness, colour, depth, and number of the ring or 0. ``CLASSES`` has
+    the number of classes of each.
     """
     image, spots, _ = draw_rings(scene, rng, count=int(rng.integers(6)))
     height, width = scene.rgb.shape[:2]
@@ -60,7 +61,7 @@ def cells(scene: SourceImage, rng: np.random.Generator) -> Lesson:
 
 
 def places(scene: SourceImage, rng: np.random.Generator) -> Lesson:
-    """Where numbered rings are, and how deep."""
+    """Places and depths of numbered rings."""
     image, spots, deep = draw_rings(scene, rng, count=int(rng.integers(2, 6)))
     height, width = scene.rgb.shape[:2]
     n = len(spots)
@@ -80,7 +81,7 @@ def places(scene: SourceImage, rng: np.random.Generator) -> Lesson:
 
 
 def rings(scene: SourceImage, rng: np.random.Generator) -> Lesson:
-    """How two of some numbered rings lie to each other."""
+    """Relations of two numbered rings: nearer or farther, left or right."""
     image, spots, deep = draw_rings(scene, rng, count=int(rng.integers(2, 6)))
     n = len(spots)
     asked: dict[str, str] = {}
@@ -105,7 +106,7 @@ def rings(scene: SourceImage, rng: np.random.Generator) -> Lesson:
 
 
 def pieces(scene: SourceImage, rng: np.random.Generator) -> Lesson:
-    """What surrounds a black square, what four pieces look like, and where they are from."""
+    """The surroundings of a black square, and looks and places of four pieces."""
     height, width = scene.rgb.shape[:2]
     side = round(min(height, width) * rng.uniform(0.3, 0.4))
     corners = [(int(rng.integers(2, width - side - 1)), int(rng.integers(2, height - side - 1))) for _ in range(5)]
@@ -139,7 +140,7 @@ def pieces(scene: SourceImage, rng: np.random.Generator) -> Lesson:
 
 
 def patches(scene: SourceImage, rng: np.random.Generator) -> Lesson:
-    """Which quarter each patch of a board is from, and whether it hangs upright. Patches may come twice."""
+    """The quarter of the image that each patch of a board shows, and whether it is upside down. Patches may repeat."""
     quarters = split_grid(scene.rgb, 2, 2)
     taken = rng.integers(4, size=4)
     turned = rng.random(4) < 0.35
@@ -158,7 +159,7 @@ def patches(scene: SourceImage, rng: np.random.Generator) -> Lesson:
 
 
 def seams(scene: SourceImage, rng: np.random.Generator) -> Lesson:
-    """Whether two halves of a window of the picture join, as they lie."""
+    """Whether two halves of a part of the image fit together."""
     height, width = scene.rgb.shape[:2]
     high, wide = int(height * rng.uniform(0.7, 1)), int(width * rng.uniform(0.7, 1))
     top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
@@ -192,12 +193,12 @@ def brightness(rgb: np.ndarray, grid: tuple[int, int] = (ROWS, COLUMNS)) -> np.n
 
 
 def colour(rgb: np.ndarray, grid: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:
-    """The place in COLOURS of the mean colour of each cell."""
+    """The index in COLOURS of the mean colour of each cell."""
     return _names(_cells(rgb.astype(np.float32), grid))
 
 
 def depth(metres: np.ndarray, grid: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:
-    """Digits 0 (near) to 9 (far), even in the logarithm; of each cell where a map is given."""
+    """Digits 0 (near) to 9 (far), linear in the logarithm of the depth; of each cell if a map is given."""
     values = _cells(metres, grid) if metres.ndim == 2 else metres
     return _tenths(np.log(values / NEAREST) / np.log(FARTHEST / NEAREST))
 
@@ -254,7 +255,7 @@ def _some(asked: dict[str, str], rng: np.random.Generator, *, most: int = 4) -> 
 def draw_rings(
     scene: SourceImage, rng: np.random.Generator, *, count: int
 ) -> tuple[Image.Image, list[tuple[int, int]], list[float]]:
-    """The picture with ``count`` numbered rings (or fewer, where there is no room), their centres and their depths."""
+    """The image with ``count`` numbered rings (fewer if there is no room), their centres in pixels, their depths."""
     height, width = scene.rgb.shape[:2]
     radius = max(3, round(0.02 * max(width, height)))
     room = marker_room(width, height, radius=radius)

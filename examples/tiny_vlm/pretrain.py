@@ -1,11 +1,10 @@
-"""Teach a small model of the Qwen2.5-VL architecture to see, on procedural rooms whose geometry is known.
+"""Pretrains a small model of the Qwen2.5-VL architecture on procedural rooms whose geometry is known.
 
     python examples/tiny_vlm/pretrain.py --out runs/tiny_vlm [--size small|large] [--steps 5000] [--seed 0]
 
-Stages from easy to hard, in one run (``lessons.py``): first the vision tower alone, whose every token has to tell what
-its cell shows; then questions to the whole model, about cells and rings, then relations, pieces, patches and seams. A
-run that was cut goes on from its last checkpoint. The rooms are of another world (seed) than any mix of the examples,
-so no picture here is met again.
+One run has three stages (see ``lessons.py``): the vision tower alone, whose tokens predict the contents of their cells;
+then also questions to the whole model about places of rings; then all lessons. A stopped run resumes from its last
+checkpoint. The seed of the rooms differs from that of all mixes of the examples, so the images do not repeat there.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ SIZES = {
     "small": {"hidden": 160, "layers": 4, "vision_hidden": 96, "vision_layers": 4},
     "large": {"hidden": 512, "layers": 8, "vision_hidden": 384, "vision_layers": 8, "head": 64},
 }
-# Share of each lesson in the batches of each stage, and the stage's share of all steps.
+# Of each stage: its share of all steps, and the weights of its lessons.
 STAGES = (
     (0.204, {"dense": 1}),
     (0.192, {"dense": 1, "places": 4}),
     (0.604, {"dense": 2, "cells": 1, "places": 2, "rings": 4, "pieces": 3, "patches": 2, "seams": 2}),
 )
-MOST_CELLS = 12  # visual tokens in a row or column of any picture
-HELDOUT = 1 / 16  # of the rooms, the last ones, are never trained on
+MOST_CELLS = 12  # maximum number of visual tokens in a row or column of an image
+HELDOUT = 1 / 16  # share of the rooms that are not trained on: the last ones
 
 
 def main() -> None:
@@ -54,9 +53,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_vlm"))
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
-    parser.add_argument("--scenes", type=int, default=8_000, help="rooms, rendered once")
-    parser.add_argument("--every", type=int, default=500, help="steps from one measurement and checkpoint to the next")
+    parser.add_argument("--batch", type=int, default=32, help="images per step")
+    parser.add_argument("--scenes", type=int, default=8_000, help="number of rooms")
+    parser.add_argument(
+        "--every", type=int, default=500, help="steps between measurements, which also save a checkpoint"
+    )
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
@@ -101,7 +102,7 @@ def _render(positions: range) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Lessons(IterableDataset):
-    """Batches of one lesson each, without end; batch k is the same however many workers make it."""
+    """Batches of one lesson each. Batch k is the same for any number of workers."""
 
     def __init__(self, store: Path, model: Path, *, seed: int, begin: int, weights: list[dict[str, int]], batch: int):
         self.store, self.model, self.seed, self.begin = store, str(model), seed, begin
@@ -142,7 +143,7 @@ class Scenes:
 
 
 class Encoder:
-    """Lessons as padded token ids, labels on the answers alone, and pixels."""
+    """Encodes lessons as padded token ids, labels of the answer tokens, and pixels."""
 
     def __init__(self, model: str) -> None:
         self.processor = AutoProcessor.from_pretrained(model)
@@ -199,7 +200,7 @@ class Encoder:
 
 
 def build(folder: Path, store: Path, *, size: str, seed: int) -> None:
-    """Write the model before any training: random weights, and a tokenizer for all lessons and tasks."""
+    """Write a model with random weights, and a tokenizer for all lessons and tasks."""
     mix = load_mix(HERE.parent / "demo" / "mix.yaml")
     scenes, rng = Scenes(store), np.random.default_rng(seed)
     texts = [
@@ -221,7 +222,7 @@ def build(folder: Path, store: Path, *, size: str, seed: int) -> None:
 
 
 def train(arguments: argparse.Namespace, store: Path, start: Path) -> None:
-    """All steps, with a measurement and a checkpoint now and then."""
+    """Run all steps, with regular measurements and checkpoints."""
     ends = np.rint(np.cumsum([share for share, _ in STAGES]) * arguments.steps).astype(int)
     weights = [w for (_, w), count in zip(STAGES, np.diff(ends, prepend=0), strict=True) for _ in range(count)]
     checkpoint = arguments.out / "checkpoint.pt"
@@ -232,7 +233,7 @@ def train(arguments: argparse.Namespace, store: Path, start: Path) -> None:
     heads = torch.nn.ModuleDict(
         {"cells": torch.nn.Linear(hidden, sum(CLASSES[:-1]) + 1), "places": torch.nn.Linear(hidden, 2 * MOST_CELLS)}
     ).to(arguments.device)
-    # Muon for the matrices inside; AdamW for tables and vectors. Both at one rate, for their updates are of one size.
+    # Muon for matrices, AdamW for embeddings and vectors. Both have the same rate, because Muon matches AdamW's RMS.
     inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in n and "lm_head" not in n]
     others = [p for p in model.parameters() if not any(p is q for q in inside)] + list(heads.parameters())
     optimizers = [
@@ -298,9 +299,9 @@ def train(arguments: argparse.Namespace, store: Path, start: Path) -> None:
 
 
 def told(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """What every visual token says of its cell: logits, tokens x classes, for each of the four maps.
+    """The predictions of visual tokens for their cells: logits, tokens x classes, for each of the four maps.
 
-    A ring's number is told in the language model's own terms: by the likeness to the digit's embedding.
+    The logit of a ring's number is the dot product of the token and the embedding of the digit.
     """
     seen = model.model.visual(batch["pixel_values"], grid_thw=batch["image_grid_thw"]).pooler_output
     *maps, none = heads["cells"](seen).float().split([*CLASSES[:-1], 1], dim=-1)
@@ -309,7 +310,7 @@ def told(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor])
 
 
 def dense_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the four maps; a cell with a ring counts as much as eight without."""
+    """Mean cross-entropy of the four maps. A cell with a ring has the weight of eight cells without."""
     logits = told(model, heads, batch)
     weights = torch.tensor([1.0] + [8.0] * (CLASSES[-1] - 1), device=batch["classes"].device)
     entropy = torch.nn.functional.cross_entropy
@@ -318,10 +319,10 @@ def dense_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Te
 
 
 def asked_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy of the answers; and halfway through the layers, every visual token has to tell its row and column.
+    """Cross-entropy of the answers, plus that of row and column of visual tokens, predicted by a middle layer.
 
-    The vision tower cannot know them, since its attention is relative; the language model can, but hardly finds out
-    from answers alone.
+    The vision tower has relative attention and cannot represent row and column. The language model can, but learns them
+    slowly from answers alone.
     """
     out = model(**batch, use_cache=False, output_hidden_states=True)
     seen = out.hidden_states[len(out.hidden_states) // 2][batch["mm_token_type_ids"] == 1]
@@ -340,7 +341,7 @@ def asked_loss(model: Any, heads: torch.nn.ModuleDict, batch: dict[str, torch.Te
 def measure(
     model: Any, heads: torch.nn.ModuleDict, store: Path, start: Path, *, device: str, count: int = 96
 ) -> dict[str, float]:
-    """Share of answer tokens that are right on held-out rooms, by lesson; each is the likeliest after those before."""
+    """Accuracy of the most likely answer tokens on held-out rooms, by lesson, given the true tokens before them."""
     encode, scenes = Encoder(str(start)), Scenes(store)
     model.eval()
     rng = np.random.default_rng(7)
@@ -366,7 +367,7 @@ def measure(
 
 
 def save(model: Any, start: Path, folder: Path) -> None:
-    """Write the model in bfloat16 with its processor: what ``from_pretrained`` loads."""
+    """Write the model in bfloat16 with its processor, for ``from_pretrained``."""
     AutoProcessor.from_pretrained(start).save_pretrained(folder)
     model.to(torch.bfloat16).save_pretrained(folder)
 

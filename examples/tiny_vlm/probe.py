@@ -1,7 +1,7 @@
-"""Direct questions about space whose form is in no lesson and in no pretext task: does what was learnt carry over?
+"""Direct questions about space that are in no lesson and no pretext task, to measure transfer.
 
-The words are those of the lessons, since a model this small knows no others; what is asked is new. It has to choose: of
-what it writes freely, nothing would be a choice (see ``ask``).
+The questions are new, but use the words of the lessons, because the small model knows no others. The model chooses
+between given answers, because its free completions would not be any of them; see ``ask``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ssrl_core.sources import open_source, to_working_size
 from ssrl_core.types import SourceImage
 
 WORLD = "synthetic:?width=192&height=144&seed={}"
-MARGIN = 1.25  # between depths that are told apart
+MARGIN = 1.25  # minimum ratio of depths that are compared
 SIDES = ("left", "right")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A picture, what is asked, what may be answered, and the truth."""
+    """A question about an image, with its possible answers and the truth."""
 
     kind: str
     image: Image.Image
@@ -83,7 +83,7 @@ KINDS: dict[str, Callable[[SourceImage, np.random.Generator], Question | None]] 
 
 
 def questions(count: int, *, seed: int = 0) -> list[Question]:
-    """``count`` questions of each kind, the same at every call; another seed asks about other rooms."""
+    """``count`` questions of each kind; the same at every call. Another seed uses other rooms."""
     source = open_source(WORLD.format(2000 + seed))
     result = []
     for offset, make in enumerate(KINDS.values()):
@@ -99,16 +99,15 @@ def questions(count: int, *, seed: int = 0) -> list[Question]:
 
 
 def ask(model_path: Path, asked: Sequence[Question], *, instruction: str = "", form: str = "{truth}") -> list[str]:
-    """What the model answers: of the choices the one whose probability is highest above its mean over these questions.
+    """The answer to each question: the choice whose log-probability exceeds its mean over all questions the most.
 
-    A model that was trained to answer other questions would rather give one of their answers than any choice, and
-    prefers some choices whatever it sees; what a picture adds to their probabilities is all that can be compared.
+    The mean is subtracted because the model prefers some choices for any image. The rest is the effect of the image.
 
     Args:
         model_path: folder of the model.
         asked: the questions.
-        instruction: stands after each question.
-        form: of a whole answer, with ``{truth}`` where the choice stands.
+        instruction: text after each question.
+        form: template of a completion, with ``{truth}`` for the choice.
     """
     wanted = [
         ([question.image], question.text + instruction, form.format(truth=choice))

@@ -1,9 +1,9 @@
-"""Pictures of what the small model answers on rooms that it never saw, and its curves.
+"""Shows the answers of a pretrained model on rooms that it was not trained on, and its training curves.
 
     python examples/tiny_vlm/show.py examples/tiny_vlm/model --out runs/tiny_vlm
 
-Writes ``answers.png`` (what it says of brightness, colour and depth beside the truth; answers to other questions below)
-and ``curves.png``, and prints the share of questions of each kind that it answers right.
+Writes ``answers.png`` (its answers on brightness, colour and depth next to the truth, and its answers to other
+questions) and ``curves.png``, and prints its accuracy for each kind of question.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_vlm"))
-    parser.add_argument("--rooms", type=int, default=100, help="for the shares")
+    parser.add_argument("--rooms", type=int, default=100, help="number of rooms")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     asked = {
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def lessons(name: str, count: int) -> list[Lesson]:
-    """The same lessons at every call."""
+    """``count`` lessons of a kind; the same at every call."""
     source = open_source(WORLD)
     result = []
     for k in range(count):
@@ -80,7 +80,7 @@ def draw(
     *,
     rooms: int = 5,
 ) -> None:
-    """One picture: five rooms with what the model says of their cells, and four questions of each other lesson."""
+    """Draw one figure: five rooms with the answers about their cells, and seven questions of each other lesson."""
     others = [name for name in asked if name != "cells"]
     figure, axes = plt.subplots(rooms + len(others), 7, figsize=(18, 2.3 * (rooms + len(others))))
     for axis in axes.flat:
@@ -114,7 +114,7 @@ def draw(
 
 
 def draw_curves(path: Path, curves: list[dict]) -> None:
-    """Loss and share of right answer tokens by lesson."""
+    """Draw loss and accuracy of answer tokens by lesson."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4))
     for name in ("dense", *LESSONS):
         points = [(record["step"], record["loss"][name]) for record in curves if name in record["loss"]]
