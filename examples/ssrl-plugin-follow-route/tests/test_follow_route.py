@@ -1,4 +1,4 @@
-"""The task follow_route teaches what it claims."""
+"""Tests of the task follow_route."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP = {"up": (0, -1), "right": (1, 0), "down": (0, 1), "left": (-1, 0)}
 
 
 def walk(route: str) -> tuple[int, int]:
-    """Where the words of a route lead: cells to the right, cells down."""
+    """The end of a route in words: cells to the right, cells down."""
     facing, across, down = "", 0, 0
     for turn, word, cells, way in re.findall(r"(turn|face) (\w+) and |go (\d) (\w+)", route):
         if turn == "face":
@@ -34,9 +34,9 @@ class TestConformance(PretextTaskTests):
     task = "follow_route"
 
     def solve(self, source: SourceImage, sample: Sample) -> set[str]:
-        """By the definition alone: walk the words of the prompt from the dot, and compare the cell there."""
+        """Follow the words of the prompt from the dot, and compare the cell there with the pieces."""
         picture, *pieces = map(np.asarray, sample.images)
-        views = source.rgb, source.rgb[::-1, ::-1]  # half of the pictures stand on their heads
+        views = source.rgb, source.rgb[::-1, ::-1]  # half of the pictures are upside down
         cells = split_grid(min(views, key=lambda view: np.abs(picture - view.astype(int)).sum()), 5, 5)
         pairs = zip(split_grid(picture, 5, 5), cells, strict=True)
         changed = [(shown != cell)[3:-3, 3:-3].any() for shown, cell in pairs]
