@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from importlib import import_module
 from typing import Annotated
 
@@ -15,15 +15,26 @@ import typer
 
 from ..errors import SSRLError
 
-COMMANDS = (
-    "list", "show", "new", "check", "mix", "preview", "export", "score", "eval", "compare", "tiny-model", "sft",
-    "train",
-)  # fmt: skip
-"""All commands, in the order of ``ssrl --help``. The module of each has the function ``command``."""
+COMMANDS = {
+    "list": "List the installed tasks, including broken, duplicate and not allowed ones, with the reason.",
+    "show": "Show what a task asks: levels, options, wordings, a sample prompt and its answer.",
+    "new": "Write a new task as a complete distribution that works, to be changed into your own.",
+    "check": "Check a task: determinism, contract, verifier, reward hacking, bias, leaks, ambiguity, health.",
+    "mix": "Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level.",
+    "preview": "Write samples, with prompts, truths and recipes, into one self-contained HTML page.",
+    "export": "Write samples as Parquet, which verl's own dataset and datasets.load_dataset read.",
+    "score": "Score saved rollouts again, with the verifiers that are installed now.",
+    "eval": "Measure a model on held-out samples: accuracy by task and level against chance, and a report.",
+    "compare": "Compare two evaluations sample by sample: which differences are more than chance?",
+    "tiny-model": "Build a tiny, untrained model of the Qwen2.5-VL architecture for experiments on a CPU.",
+    "sft": "Cold start: supervised training on completions made from the truth, with verl's SFT trainer.",
+    "train": "Reinforcement learning with verl's PPO/GRPO trainer: vLLM rollouts on GPUs, transformers on a CPU.",
+}
+"""All commands and their help, in the order of ``ssrl --help``. The module of each has the function ``command``."""
 
 
-def app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The command line with these commands. Imports their modules."""
+def app(imported: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command line. Only the ``imported`` commands can be run; the others are only listed."""
     built = typer.Typer(
         help="Self-supervised spatial RL: pretext tasks as plugins, trained by verl.",
         no_args_is_help=True,
@@ -32,9 +43,14 @@ def app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
         rich_markup_mode=None,
     )
     built.callback()(_options)
-    for name in commands:
-        built.command(name)(import_module(f".{name.replace('-', '_')}", __package__).command)
+    for name, text in COMMANDS.items():
+        module = import_module(f".{name.replace('-', '_')}", __package__) if name in imported else None
+        built.command(name, help=text)(module.command if module else _not_imported)
     return built
+
+
+def _not_imported() -> None:
+    raise AssertionError("this command was not imported")
 
 
 def _options(
@@ -52,7 +68,7 @@ def main() -> None:
     """
     typed = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        app([typed] if typed in COMMANDS else COMMANDS)()
+        app([typed] if typed else [])()
     except (SSRLError, OSError, ModuleNotFoundError) as err:
         message = _message(err)
         if message is None or os.environ.get("SSRL_DEBUG", "0") not in ("", "0"):

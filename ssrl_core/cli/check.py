@@ -45,7 +45,6 @@ def command(
     only: Annotated[list[str] | None, typer.Option(help="A criterion or a family of criteria, e.g. leaks.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a task: determinism, contract, verifier, reward hacking, bias, leaks, ambiguity, health."""
     for library in ("scipy", "sklearn"):
         if not find_spec(library):
             raise SSRLError(f"the checks need {library}, which is not installed: pip install 'ssrl-core[testing]'")

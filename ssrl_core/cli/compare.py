@@ -46,5 +46,4 @@ def command(
     second: Annotated[Path, typer.Argument(help="Folder of another evaluation of the same mix.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations sample by sample: which differences are more than chance?"""
     show(comparison(first, second), as_text, as_json=as_json)

@@ -68,7 +68,6 @@ def command(
     body: Annotated[str, typer.Option(help="endpoint: extra JSON merged into each request body.")] = "{}",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on held-out samples: accuracy by task and level against chance, and a report."""
     loaded = load_mix(mix, split=split)
     notes = check_heldout(loaded, model=model, trained_on=trained_on or [])
     folder = output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}"

@@ -31,7 +31,6 @@ def command(
     jpeg: Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG images; PNG by default.")] = None,
     files: Annotated[bool, typer.Option("--files", help="Keep images as files next to the shards.")] = False,
 ) -> None:
-    """Write samples as Parquet, which verl's own dataset and datasets.load_dataset read."""
     if address and not ray:
         raise typer.BadParameter("this is the address of a Ray cluster: add --ray", param_hint="--address")
     with progress_bar() as on_progress:

@@ -123,7 +123,6 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def command(as_json: AsJson = False) -> None:
-    """List the installed tasks, including broken, duplicate and not allowed ones, with the reason."""
     # For speed: pydantic would search all distributions for its own plugins, and the garbage collector would take a
     # third of the time.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

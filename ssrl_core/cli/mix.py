@@ -228,7 +228,6 @@ def command(
     model: Annotated[str | None, typer.Option(help="Count tokens with the processor of this model.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level."""
     with progress_bar() as on_progress:
         facts = describe_mix(mix, trials=trials, model=model, on_progress=on_progress)
     show(facts, as_text, as_json=as_json)

@@ -114,6 +114,5 @@ def command(
     license: Annotated[License, typer.Option(help="License of the distribution.")] = "Apache-2.0",
     repository: Annotated[str, typer.Option(help="URL of the repository.")] = "",
 ) -> None:
-    """Write a new task as a complete distribution that works, to be changed into your own."""
     project = new_project(name, folder, author=author, license=license, repository=repository)
     typer.echo(f"{project}\n  next: cd {project} && pip install -e . (see CONTRIBUTING.md of ssrl-core)")

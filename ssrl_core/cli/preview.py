@@ -65,7 +65,6 @@ def command(
     source: Annotated[str, typer.Option(help="For a task: URI of the images.")] = "synthetic:",
     heldout: Annotated[bool, typer.Option("--heldout", help="Show the held-out split.")] = False,
 ) -> None:
-    """Write samples, with prompts, truths and recipes, into one self-contained HTML page."""
     mix = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)
     total = min(samples, len(mix))
     with progress_bar() as on_progress:

@@ -125,5 +125,4 @@ def command(
     output: Annotated[Path | None, typer.Option("-o", help="File for the lines with their new scores.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score saved rollouts again, with the verifiers that are installed now."""
     show(rescore(files, output=output), text_of_scores, as_json=as_json)

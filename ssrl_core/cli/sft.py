@@ -6,5 +6,4 @@ from .train import DryRun, Overrides, Recipe, Verbose, run_stage
 
 
 def command(recipe: Recipe, overrides: Overrides = None, verbose: Verbose = False, dry_run: DryRun = False) -> None:
-    """Cold start: supervised training on completions made from the truth, with verl's SFT trainer."""
     run_stage("sft", recipe, overrides, verbose=verbose, dry_run=dry_run)

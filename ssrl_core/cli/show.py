@@ -218,7 +218,6 @@ def command(
     picture: Annotated[Path | None, typer.Option(help="Also draw samples of each level into this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a task asks: levels, options, wordings, a sample prompt and its answer."""
     loaded = load_task(task)
     if picture:
         write_picture(loaded, picture)

@@ -17,7 +17,6 @@ def command(
     folder: Annotated[Path, typer.Argument(help="Folder for the model; must not exist, or be empty.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
 ) -> None:
-    """Build a tiny, untrained model of the Qwen2.5-VL architecture for experiments on a CPU."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SSRLError(f"{folder} exists and is not changed: name a new folder")
     parameters = build_tiny_model(load_mix(mix), folder, seed=seed)

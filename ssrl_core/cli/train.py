@@ -21,7 +21,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print
 
 
 def command(recipe: Recipe, overrides: Overrides = None, verbose: Verbose = False, dry_run: DryRun = False) -> None:
-    """Reinforcement learning on a mix with verl's PPO/GRPO trainer: vLLM rollouts on GPUs, transformers on a CPU."""
     run_stage("grpo", recipe, overrides, verbose=verbose, dry_run=dry_run)
 
 
