@@ -112,7 +112,7 @@ def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_p
 
 @pytest.mark.parametrize("document", ["README", "CONTRIBUTING"])
 def test_every_command_that_is_shown_exists_with_its_options(document):
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app()).commands
     lines = "\n".join(blocks({"README": README, "CONTRIBUTING": CONTRIBUTING}[document], "sh")).splitlines()
     shown = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("ssrl ")]
     assert shown
@@ -153,7 +153,7 @@ def test_the_recipe_in_the_readme_is_valid(write_mix, tmp_path):
 
 def test_the_readme_lists_every_command():
     listed = set(re.findall(r"^\| `ssrl ([a-z-]+)", README, re.MULTILINE))
-    names = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    names = {command.name or command.callback.__name__.replace("_", "-") for command in app().registered_commands}
     assert listed == names
 
 
