@@ -19,17 +19,17 @@ from .store import is_remote
 SMALLEST_SIDE = 64
 """Images whose shorter side has fewer pixels than this are rejected."""
 
-_LARGEST_CROP = 0.08  # of a side; see to_working_size
-_ENUMERABLE = 1_000_000
+_LARGEST_CROP = 0.08  # largest fraction of a side that to_working_size removes
+_MAX_ENUMERATED = 1_000_000  # images of a source whose ids are listed
 
 
 @lru_cache(maxsize=64)
 def open_source(uri: str) -> ImageSource:
-    """The image source of a URI, e.g. ``folder:/data/photos``. Its images may be counted later.
+    """The image source of a URI, e.g. ``folder:/data/photos``. A source may list its images only when it is first asked.
 
     Raises:
         SourceError: the source cannot be opened.
-        PluginError: the plugin of the scheme is not installed or broken.
+        PluginError: the plugin of the scheme is not installed, or is broken.
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or not scheme:
@@ -44,34 +44,40 @@ def open_source(uri: str) -> ImageSource:
 
 
 def resolve_uri(uri: str, *, base: Path) -> str:
-    """The URI with its path made absolute.
+    """The URI of an image source with its path made absolute. Imports no plugin.
 
-    The text between ``SCHEME:`` and ``?`` is a path, whatever the scheme, unless it is empty, contains ``://`` or
-    ``::`` (``s3://bucket/x``), or begins with ``//`` but not ``///`` (``mydb://host/x``).
+    The text between ``SCHEME:`` and ``?`` is taken for a path, whatever the scheme. ``~`` is expanded. These URIs have
+    no path and are returned unchanged::
+
+        synthetic:?width=448                    nothing before the question mark
+        folder:s3://bucket/x                    contains ``://``
+        folder:simplecache::s3://bucket/x       contains ``::``
+        mydb://host/x                           begins with exactly two slashes
 
     Args:
-        uri: of an image source; its plugin is not imported.
-        base: folder of the file that contains the URI.
+        uri: the URI.
+        base: the folder where a relative path starts: that of the file which contains the URI.
     """
     scheme, _, rest = uri.partition(":")
     path, question, query = rest.partition("?")
     is_address = is_remote(path) or (path.startswith("//") and not path.startswith("///"))
-    if not path or is_address or "\0" in path:  # open_source rejects null characters
+    if not path or is_address or "\0" in path:  # the source rejects a path with a null character
         return uri
     return f"{scheme}:{(base / os.path.expanduser(path)).resolve()}{question}{query}"
 
 
 class Split:
-    """The images that one split may use: those for training, or those held out.
+    """The images that one split of a mix may use: the training images, or the held-out images.
 
-    An image is held out if the hash of its id is below ``fraction``. The two sets have no image in common, whatever
-    the seed, and an image stays in its set when others are added. If a set would be empty because the source has few
-    images, the image with the lowest hash is held out, or the one with the highest hash is for training.
+    An image is held out if the 64-bit hash of its id, divided by 2**64, is below ``fraction``. The two sets have no
+    image in common. They depend on the ids alone, not on a seed, so an image stays in its set when others are added.
+    Few images are an exception. If no image would be held out, the one with the lowest hash is; if all would be, the
+    one with the highest hash is used for training. Such an image may change sets when others are added.
 
     Args:
-        source: of the images.
-        part: ``"train"`` for the images for training; any other name (``"validation"``, ``"heldout"``) for those held
-            out. All other splits use the same images.
+        source: the source of the images.
+        part: name of the split. ``"train"`` uses the training images; every other split (``"validation"``,
+            ``"heldout"``) uses the held-out images.
         fraction: share of the images that is held out, in [0, 1].
 
     Raises:
@@ -83,14 +89,14 @@ class Split:
         self._positions: np.ndarray | None = None
         if not len(source):
             raise SourceError("the image source has no images")
-        if len(source) <= _ENUMERABLE:
+        if len(source) <= _MAX_ENUMERATED:
             self._positions = _parts(source, fraction)[self._heldout]
             if not len(self._positions):
                 raise SourceError(
                     f"none of the {len(source)} images is in the {part} split; change heldout.fraction ({fraction}) "
                     "in the mix, or add images"
                 )
-        elif fraction <= 0 if self._heldout else fraction >= 1:
+        elif (fraction <= 0) if self._heldout else (fraction >= 1):
             raise SourceError(f"no image is in the {part} split; change heldout.fraction ({fraction}) in the mix")
 
     @property
@@ -108,29 +114,30 @@ class Split:
                 return image_id
 
 
-_known: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
+_cached_parts: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
 
 
 def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images for training and of those held out, cached for all tasks and splits of a mix."""
-    for known, share, parts in _known:
-        if known is source and share == fraction:
+    """Positions of the training images and of the held-out images. All tasks and splits of a mix share the result."""
+    for known, known_fraction, parts in _cached_parts:
+        if known is source and known_fraction == fraction:
             return parts
     count = len(source)
+    # Without the cache of stable_hash, which a million ids would only fill.
     hashes = np.fromiter((stable_hash.__wrapped__(source.image_id(k)) for k in range(count)), np.uint64, count)
     heldout = hashes.astype(np.float64) < fraction * 2**64
     if count > 1 and 0 < fraction < 1:
         heldout[np.argmin(hashes)] = True
         if heldout.all():
             heldout[np.argmax(hashes)] = False
-    train, tested = (np.flatnonzero(part).astype(np.uint32) for part in (~heldout, heldout))
-    _known.append((source, fraction, (train, tested)))
-    del _known[:-16]
-    return train, tested
+    train, held = (np.flatnonzero(part).astype(np.uint32) for part in (~heldout, heldout))
+    _cached_parts.append((source, fraction, (train, held)))
+    del _cached_parts[:-16]  # a process rarely uses more sources
+    return train, held
 
 
 def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImage:
-    """One image, with depth only if ``depth`` is true; otherwise depth is not read if the source can avoid it.
+    """One image. Without ``depth`` it has no depth, and a source with ``load_rgb`` does not even read it.
 
     Raises:
         SourceRejected: the image cannot be used.
@@ -144,14 +151,15 @@ def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImag
 def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) -> SourceImage:
     """The image with its longer side at ``size`` pixels, after a small random crop.
 
-    The size bounds the number of visual tokens. The crop removes up to 8% of each side. It makes the scale non-integer
-    and shifts the 8 x 8 grid of JPEG blocks at random, so that the grid does not reveal positions. Colour is averaged
-    over areas when shrinking. Depth takes the nearest value, so that no depth is interpolated across an edge.
+    The size limits the number of tokens that a model needs for the image. The crop removes up to 8% of each side. It
+    shifts the 8 x 8 grid of JPEG blocks at random, so that a model cannot tell from block edges where a patch was.
+    Colour is averaged over areas when shrinking. Depth takes the nearest value, so that no depth is interpolated across
+    an edge.
 
     Args:
-        image: uint8 colour, with or without depth and intrinsics; these are resized alike.
-        size: of the longer side, in pixels.
-        rng: for the crop.
+        image: uint8 colour, with or without depth and intrinsics, which are adjusted to match.
+        size: length of the longer side in pixels.
+        rng: draws the crop.
 
     Raises:
         SourceRejected: the shorter side is below SMALLEST_SIDE, or the longer one is over 20 times the shorter one.
@@ -169,11 +177,12 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     rgb = cv2.resize(image.rgb[window], target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     depth = intrinsics = None
     if image.depth is not None:
-        # INTER_NEAREST would take the upper left of the pixels that colour is averaged over, not their centre.
+        # When shrinking, an output pixel covers a block of input pixels. INTER_NEAREST reads the upper-left pixel of
+        # the block, INTER_NEAREST_EXACT the central one.
         depth = cv2.resize(image.depth[window], target, interpolation=cv2.INTER_NEAREST_EXACT)
     if image.intrinsics is not None:
         sx, sy = target[0] / crop_w, target[1] / crop_h
-        k = image.intrinsics
+        k = image.intrinsics  # whole coordinates are centres of pixels
         intrinsics = Intrinsics(
             fx=k.fx * sx, fy=k.fy * sy, cx=(k.cx - left + 0.5) * sx - 0.5, cy=(k.cy - top + 0.5) * sy - 0.5
         )
