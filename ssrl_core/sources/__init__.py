@@ -25,7 +25,7 @@ _MAX_ENUMERATED = 1_000_000  # images of a source whose ids are listed
 
 @lru_cache(maxsize=64)
 def open_source(uri: str) -> ImageSource:
-    """The image source of a URI, e.g. ``folder:/data/photos``. A source may list its images only when it is first asked.
+    """The image source of a URI, e.g. ``folder:/data/photos``. A source may list its images when first asked for them.
 
     Raises:
         SourceError: the source cannot be opened.
