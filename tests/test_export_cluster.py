@@ -37,9 +37,7 @@ def add_node(cluster, **facts):
 def cluster(monkeypatch):
     """A function that starts a cluster: a head without CPUs, and a number of nodes with one logical CPU each."""
     started = []
-    with tempfile.TemporaryDirectory(
-        prefix="ray", ignore_cleanup_errors=True
-    ) as folder:  # socket paths must be short
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # socket paths must be short
         monkeypatch.setenv("RAY_TMPDIR", folder)  # other processes must not find this cluster
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
