@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def write_probe(folder: Path) -> Path:
         folder,
         "ssrl-plugin-probe",
         entry_points={
-            "ssrl": {"probe": "ssrl_plugin_probe:probe", "probe_blind": "ssrl_plugin_probe:probe_blind"},
+            "ssrl": {"probe": "ssrl_plugin_probe:probe"},
             "ssrl.sources": {"blank": "ssrl_plugin_probe:blank"},
         },
     )
@@ -164,4 +165,20 @@ def pictures(tmp_path: Path) -> Path:
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 256, (72, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02} é.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photographs of scikit-image and scikit-learn as JPEG files."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for package, below, names in (
+        ("skimage", "data", ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")),
+        ("sklearn", "datasets/images", ("china.jpg", "flower.jpg")),
+    ):
+        spec = find_spec(package)  # importing the packages takes seconds
+        assert spec and spec.origin, package
+        for name in names:
+            with Image.open(Path(spec.origin).parent / below / name) as image:
+                image.convert("RGB").save((folder / name).with_suffix(".jpg"), quality=90)
     return folder

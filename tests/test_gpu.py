@@ -1,4 +1,4 @@
-"""The dry run of examples/gpu/run.sh, every stage on the CPU, and the dataset that compares two datasets."""
+"""examples/gpu: the dry run of all stages on the CPU, and the dataset that compares two datasets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
 from omegaconf import OmegaConf
 
+from ssrl_core.mix import load_mix
+
 SCRIPT = Path(__file__).parents[1] / "examples" / "gpu" / "run.sh"
-
-
 MIX = """
 source: "synthetic:?width=192&height=144"
 size: 112
@@ -31,10 +31,11 @@ def test_both_datasets_give_the_same_samples_in_turn(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from interleaved import Interleaved, is_ours
 
+    from ssrl_core.export import export
+
     mix = tmp_path / "mix.yaml"
     mix.write_text(MIX)
-    command = [sys.executable, "-m", "ssrl_core", "export", str(mix), "-o", str(tmp_path / "data"), "-n", "8"]
-    subprocess.run(command, check=True, capture_output=True)
+    export(mix, tmp_path / "data", samples=8)
     config = OmegaConf.create({"train_batch_size": 2, "filter_overlong_prompts": False, "cache_dir": str(tmp_path)})
     shards = [str(path) for path in (tmp_path / "data").glob("*.parquet")]
     rows = Interleaved([str(mix), *shards], None, config, processor=object())
@@ -50,7 +51,20 @@ def test_both_datasets_give_the_same_samples_in_turn(tmp_path: Path, monkeypatch
         assert ours is is_ours(index // 2 + 1)
         seen[ours].append((row["reward_model"]["ground_truth"], len(images)))
     assert seen[True] == seen[False]
-    assert len(Interleaved(f"{mix}#heldout", None, config)) == 3
+    assert len(Interleaved(f"{mix}#validation", None, config)) == 3
+
+
+def test_the_first_stage_writes_images_and_mixes_for_all_five_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import stages
+
+    facts = stages.photos(tmp_path, stages.DRY)
+    assert facts["photos"] == stages.DRY.photos == len(list((tmp_path / "photos").glob("*.depth.png")))
+    assert facts["parameters"] > 1e5
+    for name in ("mix", "mix-512", "rooms"):
+        assert load_mix(tmp_path / f"{name}.yaml").tasks.keys() == set(stages.FIVE)
 
 
 def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +75,8 @@ def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_dry_run_goes_through_all_stages_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("training")
+def test_a_dry_run_runs_all_stages_and_resumes_where_it_was_cut(tmp_path: Path) -> None:
     cut = run(tmp_path, "--minutes", "0")
     assert cut.returncode == 1 and "no time left" in cut.stdout
     result = run(tmp_path, "--minutes", "60")

@@ -1,4 +1,4 @@
-"""The small model of the examples: what it is taught is true, its training resumes, and the one that is kept sees."""
+"""The small model of the examples: its lessons are true, its training resumes, and the shipped model has learned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).parents[1] / "examples" / "tiny_vlm"
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch):
-    """Modules of the example's folder, by name."""
+    """A function that imports a module of the example by its name."""
     monkeypatch.syspath_prepend(str(HERE))
 
     def load(name: str) -> ModuleType:
@@ -47,7 +47,7 @@ def painted(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarr
     return rgb
 
 
-def test_cells_are_told_by_their_colour_brightness_and_depth(example) -> None:
+def test_cells_have_the_classes_of_their_colour_brightness_and_depth(example) -> None:
     lessons = example("lessons")
     depth = np.repeat(np.geomspace(0.7, 6.5, 80, dtype=np.float32)[:, None], 112, axis=1)
     asked = dict(lessons.cells(scene(painted((220, 20, 20), (20, 20, 220)), depth), np.random.default_rng(0)).questions)
@@ -60,7 +60,7 @@ def test_cells_are_told_by_their_colour_brightness_and_depth(example) -> None:
     assert light["Brightness of the cells?"] == ("9999" + "000") * 5
 
 
-def test_rings_are_where_the_answers_say_and_as_deep(example) -> None:
+def test_answers_about_rings_state_their_places_and_depths(example) -> None:
     lessons = example("lessons")
     depth = np.full((80, 112), 1.0, np.float32)
     depth[:, 56:] = 4.0
@@ -78,7 +78,7 @@ def test_rings_are_where_the_answers_say_and_as_deep(example) -> None:
     assert asked == {"nearer": "left", "farther": "right"}
 
 
-def test_the_maps_that_tokens_have_to_tell_show_each_ring_once(example) -> None:
+def test_the_maps_that_tokens_predict_show_each_ring_once(example) -> None:
     lessons = example("lessons")
     depth = np.full((80, 112), 1.0, np.float32)
     depth[:, 56:] = 4.0
@@ -94,7 +94,7 @@ def test_the_maps_that_tokens_have_to_tell_show_each_ring_once(example) -> None:
     assert np.unique(brightness).size > 1
 
 
-def test_a_halved_window_joins_unless_something_was_done_to_it(example) -> None:
+def test_two_halves_fit_together_unless_one_was_changed(example) -> None:
     lessons = example("lessons")
     ramp = np.repeat(np.linspace(0, 255, 112).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
     seen = set()
@@ -110,7 +110,7 @@ def test_a_halved_window_joins_unless_something_was_done_to_it(example) -> None:
     assert seen == {"none", "upside down", "mirrored", "exchanged"}
 
 
-def test_the_edge_of_a_piece_is_as_light_as_its_picture(example) -> None:
+def test_answers_about_edges_of_pieces_state_their_brightness(example) -> None:
     lessons = example("lessons")
     ramp = np.repeat(np.linspace(0, 255, 112).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
     checked = 0
@@ -127,7 +127,7 @@ def test_the_edge_of_a_piece_is_as_light_as_its_picture(example) -> None:
     assert checked
 
 
-def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
+def test_no_question_of_the_probe_is_in_a_lesson(example) -> None:
     lessons, probe = example("lessons"), example("probe")
     asked = probe.questions(20)
     assert {q.kind for q in asked} == set(probe.KINDS)
@@ -145,12 +145,12 @@ def test_the_probe_asks_what_no_lesson_and_no_task_asks(example) -> None:
     ]
 
 
-def test_a_choice_is_what_the_picture_makes_likelier_than_the_other_pictures_do(example, monkeypatch) -> None:
+def test_the_choice_is_the_answer_that_the_image_makes_more_likely_than_other_images(example, monkeypatch) -> None:
     probe = example("probe")
     asked = [q for q in probe.questions(40) if q.kind == "in order"]
     truths = iter([q.truth for q in asked for _ in q.choices])
 
-    def known(_: Path, wanted: list) -> list[float]:  # far rather "no" than "yes", and a little rather the truth
+    def known(_: Path, wanted: list) -> list[float]:  # prefers "no" strongly, and the truth slightly
         answers = [answer.removeprefix("<").removesuffix(">") for *_, answer in wanted]
         return [-9.0 * (answer == "yes") + 0.5 * (answer == next(truths)) for answer in answers]
 
@@ -159,7 +159,7 @@ def test_a_choice_is_what_the_picture_makes_likelier_than_the_other_pictures_do(
     assert {q.truth for q in asked} == {"yes", "no"}
 
 
-def test_an_answer_is_as_probable_as_when_the_model_writes_it(example) -> None:
+def test_the_probability_of_an_answer_is_that_of_generating_it(example) -> None:
     from transformers import AutoProcessor
 
     asking, show = example("asking"), example("show")
@@ -177,7 +177,7 @@ def test_an_answer_is_as_probable_as_when_the_model_writes_it(example) -> None:
     assert known == pytest.approx([sum(one.log_probs) for one in written], abs=1e-3)
 
 
-def test_the_kept_model_is_small_and_says_how_it_was_made() -> None:
+def test_the_shipped_model_is_small_and_has_its_settings_and_curves() -> None:
     files = [path for path in (HERE / "model").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 10e6
     made = json.loads((HERE / "model" / "curves.json").read_text())
@@ -185,7 +185,7 @@ def test_the_kept_model_is_small_and_says_how_it_was_made() -> None:
     assert made["curves"][-1]["step"] == made["settings"]["steps"]
 
 
-def test_the_kept_model_sees_where_rings_are_and_which_is_nearer(example) -> None:
+def test_the_shipped_model_knows_places_of_rings_and_which_is_nearer(example) -> None:
     show, asking = example("show"), example("asking")
     lessons = [lesson for name in ("places", "rings") for lesson in show.lessons(name, 16)]
     asked = [(lesson.images, *pair) for lesson in lessons for pair in lesson.questions]
@@ -197,7 +197,8 @@ def test_the_kept_model_sees_where_rings_are_and_which_is_nearer(example) -> Non
         assert np.mean(right) > (1 + chance) / 2, begin
 
 
-def test_a_pretraining_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_stopped_pretraining_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     def pretrain(steps: int) -> None:
         subprocess.run(
             [sys.executable, HERE / "pretrain.py", "--out", tmp_path, "--scenes", "32", "--steps", str(steps),
@@ -213,7 +214,7 @@ def test_a_pretraining_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
-def test_every_experiment_trains_on_a_mix_and_is_measured_on_another(example, tmp_path: Path) -> None:
+def test_every_experiment_has_a_mix_for_training_and_one_for_evaluation(example, tmp_path: Path) -> None:
     learn = example("learn")
     for name, experiment in learn.EXPERIMENTS.items():
         mix = load_mix(learn.write(tmp_path, f"{name}-mix", experiment.mix(2, 480)))
@@ -223,7 +224,7 @@ def test_every_experiment_trains_on_a_mix_and_is_measured_on_another(example, tm
         assert heldout.tasks.keys() == set(learn.TASKS)
 
 
-def test_seeds_are_measured_together_and_the_taught_tasks_by_themselves(example, tmp_path: Path) -> None:
+def test_results_are_pooled_over_seeds_and_over_the_taught_tasks(example, tmp_path: Path) -> None:
     learn = example("learn")
 
     def answers(seed: int, right: dict[str, int]) -> list[Answer]:

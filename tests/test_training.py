@@ -1,4 +1,7 @@
-"""The whole way through verl on the CPU, as a user would go it: with the command line, on real rollouts and updates."""
+"""Training through verl on the CPU, as a user runs it: a cold start, GRPO that is killed and resumed, learning.
+
+Every start of verl takes about a minute of processor time, so one cold start and one interrupted run serve many tests.
+"""
 
 from __future__ import annotations
 
@@ -6,167 +9,270 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
-from ssrl_core.mix import load_mix
+from ssrl_core.mix import Mix, load_mix
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
-pytestmark = pytest.mark.slow
 
-FIVE = """
-source: "synthetic:?width=192&height=144"
-size: 112
+import psutil
+import torch
+from transformers import AutoProcessor
+from typer.testing import CliRunner
+
+from ssrl_core.cli import app
+from ssrl_core.models.completions import load_model
+from ssrl_core.models.tiny import build_tiny_model
+from ssrl_core.models.tokens import user_message
+
+pytestmark = pytest.mark.xdist_group("training")
+
+FRAMES = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
+DEPTH = f"rgbd:{FRAMES}" if FRAMES.is_dir() else "synthetic:?width=192&height=144"
+TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
+FIVE = f"""
+source: folder:PHOTOGRAPHS
+size: 140
 samples: 4000
-heldout: {samples: 10}
-tasks: {shuffled_patches: , flipped_patch: , cropped_patch: , depth_ordering: , relative_position: }
+heldout: {{samples: 10, fraction: 0.2}}
+tasks:
+  shuffled_patches:
+  flipped_patch:
+  cropped_patch:
+  depth_ordering: {{source: "{DEPTH}"}}
+  relative_position: {{source: "{DEPTH}"}}
+"""
+SFT = """
+mix: mix.yaml
+model: {path: model}
+data: {train_batch_size: 20, micro_batch_size_per_gpu: 20, max_length: 700}
+optim: {lr: 2.0e-3, lr_scheduler_type: constant}
+trainer: {total_training_steps: 24, save_freq: -1, logger: [console, file], default_local_dir: sft}
+"""
+PROMPTS, ROLLOUTS = 10, 4
+GRPO = f"""
+mix: mix.yaml
+data: {{train_batch_size: {PROMPTS}, max_prompt_length: 600, max_response_length: 20}}
+actor_rollout_ref:
+  model: {{path: sft/global_step_24/huggingface}}
+  actor:
+    use_kl_loss: false
+    ppo_mini_batch_size: {PROMPTS}
+    ppo_micro_batch_size_per_gpu: {PROMPTS * ROLLOUTS}
+    optim: {{lr: 1.0e-3}}
+  rollout: {{n: {ROLLOUTS}, log_prob_micro_batch_size_per_gpu: {PROMPTS * ROLLOUTS}, agent: {{num_workers: 1}}}}
+trainer:
+  total_training_steps: 5
+  save_freq: 2
+  test_freq: 5
+  val_before_train: false
+  logger: [console, file]
+  default_local_dir: run
+  rollout_data_dir: run/rollouts
 """
 PROBE = """
 source: "blank:"
 size: 64
 samples: 4000
-heldout: {samples: 200}
+heldout: {samples: 100}
 instruction: "Think, then box it."
-tasks: {TASK: }
+tasks: {probe: }
 """
-SFT = """
+LEARN = """
 mix: mix.yaml
-data: {train_batch_size: 40, micro_batch_size_per_gpu: 40, max_length: 512}
-optim: {lr: 2.0e-3, lr_scheduler_type: constant}
-trainer: {total_epochs: 1, save_freq: -1, logger: [console, file], resume_mode: disable}
-"""
-GRPO = """
-mix: mix.yaml
-data: {max_prompt_length: 500, max_response_length: 20}
+data: {train_batch_size: 32, max_prompt_length: 100, max_response_length: 12}
 actor_rollout_ref:
+  model: {path: model}
   actor:
     use_kl_loss: false
-    ppo_micro_batch_size_per_gpu: 64
-    optim: {lr: 1.0e-3, lr_warmup_steps: 10, weight_decay: 0.0}
-    checkpoint: {save_contents: [model, hf_model]}
-  rollout: {log_prob_micro_batch_size_per_gpu: 64}
-trainer: {total_epochs: 1, logger: [console, file], val_before_train: false, test_freq: -1, resume_mode: disable}
+    ppo_mini_batch_size: 32
+    ppo_micro_batch_size_per_gpu: 256
+    entropy_coeff: 0.01
+    optim: {lr: 3.0e-3, lr_warmup_steps: 10, weight_decay: 0.0}
+  rollout: {n: 8, log_prob_micro_batch_size_per_gpu: 256, agent: {num_workers: 1}}
+trainer:
+  total_training_steps: 25
+  test_freq: 25
+  save_freq: -1
+  logger: [console, file]
+  default_local_dir: run
 """
 
 
-def ssrl(*arguments: object, site: Path | None = None) -> None:
-    """Run the command line to its end; with further plugins in the folder ``site``."""
-    environment = os.environ | ({"PYTHONPATH": str(site)} if site else {})
-    result = subprocess.run(
-        [sys.executable, "-m", "ssrl_core", *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+def ssrl(*arguments: str) -> None:
+    """Run a command in this process; verl runs in processes of its own."""
+    result = CliRunner().invoke(app(), list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output[-8000:]
 
 
-def metrics(run: Path) -> list[dict[str, float]]:
-    """verl's metrics of every step."""
-    return [json.loads(line)["data"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+def metrics(path: Path) -> dict[int, dict[str, float]]:
+    """Step -> verl's metrics, from a file of metrics as far as it is written. A step may have several records."""
+    found: dict[int, dict[str, float]] = {}
+    for line in path.read_text().split("\n")[:-1] if path.exists() else []:
+        record = json.loads(line)
+        found.setdefault(record["step"], {}).update(record["data"])
+    return found
 
 
-def assert_healthy(run: Path, *, steps: int) -> None:
-    """Gradients flow, rollouts and updates see the same policy, and no prompt was lost."""
-    trained = [m for m in metrics(run) if "actor/grad_norm" in m]
-    assert len(trained) == steps
-    assert all(m["actor/grad_norm"] > 0 for m in trained)
-    assert all(m["training/rollout_probs_diff_valid"] == 1 for m in trained)
-    assert max(m["training/rollout_probs_diff_max"] for m in trained) < 1e-4
+def trained(path: Path) -> dict[int, dict[str, float]]:
+    """The metrics of steps with an update."""
+    return {step: found for step, found in metrics(path).items() if "actor/grad_norm" in found}
+
+
+def assert_healthy(run: Path, name: str = "metrics.jsonl") -> None:
+    """Gradients flow, rollouts and updates use the same policy, and no prompt was lost."""
+    found = trained(run / name).values()
+    assert found
+    assert all(m["actor/grad_norm"] > 0 for m in found)
+    assert all(m["training/rollout_probs_diff_valid"] == 1 for m in found)
+    assert max(m["training/rollout_probs_diff_max"] for m in found) < 1e-4
     log = (run / "log.txt").read_text(errors="replace")
     assert "Error in _run_prompt" not in log
     assert "no reward for a completion" not in log
 
 
-def test_a_cold_start_and_grpo_train_all_five_tasks(tmp_path: Path) -> None:
-    (tmp_path / "mix.yaml").write_text(FIVE)
-    (tmp_path / "sft.yaml").write_text(SFT)
-    (tmp_path / "grpo.yaml").write_text(GRPO)
-    ssrl("tiny-model", tmp_path / "mix.yaml", tmp_path / "model")
-    ssrl(
-        "sft",
-        tmp_path / "sft.yaml",
-        f"model.path={tmp_path}/model",
-        "trainer.total_training_steps=14",
-        f"trainer.default_local_dir={tmp_path}/sft",
-    )
-    losses = [m["train/loss"] for m in metrics(tmp_path / "sft") if "train/loss" in m]
-    assert len(losses) == 14
-    assert mean(losses[-2:]) < 0.5 * losses[0]
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a process and all its descendants, Ray and its workers included; by their ids."""
+    victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for stop in (psutil.Process.suspend, psutil.Process.kill):  # suspended, none starts or writes anything more
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                stop(victim)
+    process.wait()
+    psutil.wait_procs(victims[1:], timeout=60)
 
-    run = tmp_path / "grpo"
-    grpo = (
-        "train",
-        tmp_path / "grpo.yaml",
-        f"actor_rollout_ref.model.path={tmp_path}/sft/global_step_14/huggingface",
-        "data.train_batch_size=20",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=20",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=40",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=40",
-        "actor_rollout_ref.rollout.n=4",
-        "trainer.test_freq=3",
-        "trainer.save_freq=3",
-        "trainer.resume_mode=auto",
-        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
-        f"trainer.rollout_data_dir={run}/rollouts",
-        f"trainer.default_local_dir={run}",
-    )
-    ssrl(*grpo, "trainer.total_training_steps=3")
-    assert_healthy(run, steps=3)
-    assert {f"rollout/{task}@1/acc" for task in load_mix(tmp_path / "mix.yaml").tasks} <= metrics(run)[-1].keys()
-    rollouts = [json.loads(line) for line in (run / "rollouts" / "1.jsonl").read_text().splitlines()]
-    assert len(rollouts) == 20 * 4
-    assert {round(r["score"], 6) for r in rollouts} <= {0.0, 0.1, 1.0}
-    last = metrics(run)[-1]
-    for task in ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position"):
+
+def killed_when(condition: Callable[[], bool], folder: Path) -> None:
+    """Start the training run of a folder and kill it as soon as the condition holds."""
+    command = [sys.executable, "-m", "ssrl_core", "train", "grpo.yaml"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    while not condition():
+        assert process.poll() is None, (folder / "run" / "log.txt").read_text(errors="replace")[-4000:]
+        time.sleep(0.001)
+    kill_all(process)
+
+
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Iterator[Path]:
+    """A folder with a mix, recipes, a tiny model and its cold start; it is the working directory."""
+    folder = tmp_path_factory.mktemp("training")
+    for name, text in (("mix", FIVE.replace("PHOTOGRAPHS", str(photographs))), ("sft", SFT), ("grpo", GRPO)):
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    before = Path.cwd()
+    os.chdir(folder)
+    ssrl("tiny-model", "mix.yaml", "model")
+    ssrl("sft", "sft.yaml")
+    yield folder
+    os.chdir(before)
+
+
+class Interrupted(NamedTuple):
+    """A run of GRPO that was killed while it wrote the checkpoint of step 4, and resumed."""
+
+    folder: Path
+    whole: int  # step of the last whole checkpoint after the kill
+    dumps: dict[int, list[str]]  # step -> rollouts that the killed process had written
+
+
+@pytest.fixture(scope="module")
+def interrupted(cold_start: Path) -> Interrupted:
+    run = cold_start / "run"
+    killed_when((run / "global_step_4").exists, cold_start)
+    whole = int((run / "latest_checkpointed_iteration.txt").read_text())
+    dumps = {int(path.stem): path.read_text().splitlines() for path in (run / "rollouts").glob("*.jsonl")}
+    ssrl("train", "grpo.yaml")
+    return Interrupted(run, whole, dumps)
+
+
+def test_a_cold_start_learns_the_form_of_the_answers(cold_start: Path) -> None:
+    found = metrics(cold_start / "sft" / "metrics.jsonl").values()
+    losses = [m["train/loss"] for m in found if "train/loss" in m]
+    assert len(losses) == 24
+    assert mean(losses[-2:]) < 0.1 * losses[0]
+
+
+def test_grpo_updates_the_policy_that_makes_the_rollouts(interrupted: Interrupted) -> None:
+    assert_healthy(interrupted.folder)
+    assert_healthy(interrupted.folder, "metrics-2.jsonl")
+
+
+def test_rollouts_and_metrics_cover_all_five_tasks(interrupted: Interrupted) -> None:
+    last = metrics(interrupted.folder / "metrics-2.jsonl")[5]
+    for task in TASKS:
+        assert f"rollout/{task}@1/acc" in last
         assert f"val-core/{task}@1/acc/mean@1" in last
+    rollouts = [json.loads(line) for line in interrupted.dumps[1]]
+    assert len(rollouts) == PROMPTS * ROLLOUTS
+    assert {round(r["score"], 6) for r in rollouts} <= {0.0, 0.1, 1.0}
 
-    ssrl(*grpo, "trainer.total_training_steps=4")
-    again = [json.loads(line) for line in (run / "metrics-2.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in again if "actor/grad_norm" in line["data"]] == [4]
-    mix = load_mix(tmp_path / "mix.yaml")
-    for step in (1, 2, 3, 4):  # the order of the mix, as if nothing had happened
+
+def test_a_trainer_killed_during_a_checkpoint_sees_every_sample_once_and_in_order(interrupted: Interrupted) -> None:
+    run, mix = interrupted.folder, load_mix(interrupted.folder.parent / "mix.yaml")
+    assert interrupted.whole == 2
+    assert list(trained(run / "metrics-2.jsonl")) == [3, 4, 5]
+    assert int((run / "latest_checkpointed_iteration.txt").read_text()) == 5
+    for step in (1, 2, 3, 4, 5):
         dump = (run / "rollouts" / f"{step}.jsonl").read_text().splitlines()
-        expected = [mix[index].sample.truth for index in range(20 * step - 20, 20 * step)]
-        assert sorted(json.loads(json.loads(line)["gts"])["truth"] for line in dump) == sorted(expected * 4)
+        truths = [mix[index].sample.truth for index in range(PROMPTS * (step - 1), PROMPTS * step)]
+        assert sorted(json.loads(json.loads(line)["gts"])["truth"] for line in dump) == sorted(truths * ROLLOUTS)
 
 
-def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(tmp_path: Path, probe_site: Path) -> None:
-    (tmp_path / "mix.yaml").write_text(PROBE.replace("TASK", "probe"))
-    (tmp_path / "blind.yaml").write_text(PROBE.replace("TASK", "probe_blind"))
-    (tmp_path / "sft.yaml").write_text(SFT)
-    (tmp_path / "grpo.yaml").write_text(GRPO)
-    ssrl("tiny-model", tmp_path / "mix.yaml", tmp_path / "model", site=probe_site)
-    ssrl(
-        "sft",
-        tmp_path / "sft.yaml",
-        "mix=" + str(tmp_path / "blind.yaml"),
-        f"model.path={tmp_path}/model",
-        "data.completion='<think>.</think>\\boxed{{{truth}}}'",
-        "trainer.total_training_steps=50",
-        f"trainer.default_local_dir={tmp_path}/sft",
-        site=probe_site,
-    )
-    run = tmp_path / "grpo"
-    ssrl(
-        "train",
-        tmp_path / "grpo.yaml",
-        f"actor_rollout_ref.model.path={tmp_path}/sft/global_step_50/huggingface",
-        "data.train_batch_size=32",
-        "data.max_response_length=12",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
-        "actor_rollout_ref.actor.optim.lr=1.5e-3",
-        # Without it, the policy sometimes settles on three of the four colours before it can tell the last two apart.
-        "actor_rollout_ref.actor.entropy_coeff=0.01",
-        "actor_rollout_ref.rollout.n=8",
-        "trainer.total_training_steps=40",
-        "trainer.val_before_train=true",
-        "trainer.test_freq=40",
-        f"trainer.default_local_dir={run}",
-        site=probe_site,
-    )
-    assert_healthy(run, steps=40)
-    accuracy = [m["val-core/probe@1/acc/mean@1"] for m in metrics(run) if "val-core/probe@1/acc/mean@1" in m]
-    form = [m["val-aux/probe@1/format/mean@1"] for m in metrics(run) if "val-aux/probe@1/format/mean@1" in m]
-    assert form[0] > 0.9  # it knows the form,
-    assert accuracy[0] < 0.5  # and does not look
-    assert accuracy[-1] >= 0.9
+def test_a_resumed_run_repeats_the_lost_steps_to_the_digit(interrupted: Interrupted) -> None:
+    before, after = (trained(interrupted.folder / name) for name in ("metrics.jsonl", "metrics-2.jsonl"))
+    for key in ("critic/score/mean", "actor/grad_norm", "actor/entropy"):
+        assert before[3][key] == after[3][key]
+    assert interrupted.dumps[3] == (interrupted.folder / "rollouts" / "3.jsonl").read_text().splitlines()
+
+
+def teach_form(folder: Path, mix: Mix) -> None:
+    """Train the model of a folder on completions with random truths: it learns their form, and not to look."""
+    model, processor = load_model(str(folder)), AutoProcessor.from_pretrained(folder)
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    rng = np.random.default_rng(0)
+    for step in range(50):
+        examples = [mix[index] for index in range(40 * step, 40 * step + 40)]
+        completions = [f"<think>.</think>\\boxed{{{'ABCD'[letter]}}}<|im_end|>" for letter in rng.integers(4, size=40)]
+        prompts = [[user_message(example.prompt, lambda _: {"type": "image"})] for example in examples]
+        inputs = processor(
+            text=[
+                processor.apply_chat_template(prompt, add_generation_prompt=True) + completion
+                for prompt, completion in zip(prompts, completions, strict=True)
+            ],
+            images=[image for example in examples for image in example.sample.images],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        labels = inputs["input_ids"].clone()
+        labels[:, : -len(processor.tokenizer(completions[0])["input_ids"])] = -100
+        model(**inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+
+
+def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(
+    probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(probe))
+    Path("mix.yaml").write_text(PROBE)
+    Path("learn.yaml").write_text(LEARN)
+    build_tiny_model(load_mix("mix.yaml"), "model")
+    teach_form(Path("model"), load_mix("mix.yaml"))
+    ssrl("train", "learn.yaml")
+    assert_healthy(tmp_path / "run")
+    found = metrics(tmp_path / "run" / "metrics.jsonl")
+    assert list(found) == list(range(26))
+    assert found[0]["val-aux/probe@1/format/mean@1"] > 0.9  # it knows the form,
+    assert found[0]["val-core/probe@1/acc/mean@1"] < 0.5  # and does not look
+    assert found[25]["val-core/probe@1/acc/mean@1"] >= 0.9

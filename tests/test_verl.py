@@ -311,7 +311,7 @@ def test_checkpoints_of_another_run_are_not_continued(resumable, install_toy, pi
 
     refused("config.algorithm.gamma: 1.0 -> 0.5", "algorithm.gamma=0.5")
     refused("config.", stage="sft")
-    refused("mix.size: 64 -> 80", text=resumable.mix.replace("64", "80"))
+    refused("mix.size: 64 -> 80", text=resumable.mix.replace("size: 64", "size: 80"))
     before = (pictures / "00 é.png").read_bytes()
     Image.new("RGB", (96, 72)).save(pictures / "00 é.png")
     refused(".digest: '")
