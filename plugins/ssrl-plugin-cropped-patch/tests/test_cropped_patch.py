@@ -4,6 +4,7 @@ hole's surroundings show, and a solver that does."""
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import sys
 from collections import Counter
@@ -35,6 +36,13 @@ REASONS = {
 
 
 # --- Images and samples ------------------------------------------------------------------------------------------
+
+
+def picture() -> np.ndarray:
+    """A picture from integers alone, the same on every machine: tiles in many colours, finely shaded."""
+    y, x = np.mgrid[:120, :160]
+    tile = y // 24 * 7 + x // 32 * 5
+    return np.stack([(tile * k + y * x * (k - 60) // 97) % 256 for k in (61, 83, 137)], axis=2).astype(np.uint8)
 
 
 @functools.cache
@@ -119,9 +127,25 @@ def solve(source: SourceImage, sample: Sample) -> set[str]:
     return fitting
 
 
+GOLDEN = {  # level -> truth, digest of the pixels
+    "1": ("D", "18be8096681b033c"),
+    "2": ("D", "2673a6c0ba47badf"),
+    "3": ("D", "326c9f025d9b02de"),
+    "paper": ("D", "e2e319d8529c2a11"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_sample_has_the_same_pixels_as_ever(level):
+    """As OpenCV resamples them; a release of it that does so otherwise needs new digests."""
+    sample = generate(SourceImage("x", picture()), level, 0)
+    digest = hashlib.sha256(b"".join(image.tobytes() for image in sample.images)).hexdigest()[:16]
+    assert (sample.truth, digest) == GOLDEN[level]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_oracle_finds_the_truth_and_no_other_letter(level):
-    for seed in range(40):
+    for seed in range(10):
         image, sample = make(level, seed, images=working(240))
         assert solve(image, sample) == {sample.truth}
 
@@ -183,9 +207,9 @@ def test_every_wording_shows_five_images_and_names_the_four_letters(prompt):
 
 
 def test_varied_draws_each_plain_wording_about_as_often():
-    counts = Counter(asked("varied", 300))
+    counts = Counter(asked("varied", 60))
     assert set(counts) == {asked(prompt)[0] for prompt in ("plain", "plain 2", "plain 3")} and len(counts) == 3
-    assert min(counts.values()) > 60  # of 100: five standard deviations below
+    assert min(counts.values()) >= 8  # of 20 on average
 
 
 def test_a_wording_of_ones_own_is_asked_as_it_stands_and_needs_five_images():
@@ -214,7 +238,7 @@ def test_the_record_of_the_pieces_says_which_one_is_the_truth(level):
     [(level, ()) for level in LEVELS] + [("2", ("shifted",)), ("2", FAMILIES), ("paper", ("turned", "mirrored"))],
 )
 def test_the_four_pieces_are_the_truth_two_changes_and_both_at_once(level, families):
-    for seed in range(20):
+    for seed in range(8):
         sample = make(level, seed, images=working(240), options=TASK.options_model(families=families))[1]
         changes = sorted((set(name.split(", ")) - {"hole"} for name in sample.params["pieces"]), key=len)
         assert changes[0] == set()
@@ -252,7 +276,7 @@ def test_a_level_makes_wrong_pieces_by_its_own_families(level, families):
 def test_any_two_families_make_samples_that_the_oracle_confirms(first, second):
     options = TASK.options_model(families=(first, second))
     seen = set()
-    for seed in range(12):
+    for seed in range(8):
         image, sample = make("2", seed, images=working(240), options=options)
         assert solve(image, sample) == {sample.truth}
         seen |= {word for name in sample.params["pieces"] for word in name.split(", ")} - {"hole"}
@@ -416,6 +440,7 @@ def shares(samples: list[tuple[SourceImage, Sample]], attack) -> np.ndarray:
     return ranks([pieces_of(sample) for _, sample in samples], [truth_of(sample) for _, sample in samples], attack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_truth_has_no_rank_of_its_own_among_the_pieces(level, attack):
@@ -440,6 +465,7 @@ def framed(piece: np.ndarray, _: np.ndarray) -> np.ndarray:
     return piece
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "change"),
     [
@@ -455,6 +481,7 @@ def test_the_attack_finds_a_truth_that_is_made_differently(attack, change):
     assert ranks(planted(change), truths, ATTACKS[attack]).max() > 0.7
 
 
+@pytest.mark.slow
 def test_likeness_finds_the_truth_in_the_published_sets_of_distractors():
     assert shares(attacked("paper", ("published",)), likeness).max() > 0.4
 
@@ -504,6 +531,7 @@ def published(rgb: np.ndarray, *, rng: np.random.Generator) -> tuple[list[np.nda
     return [np.ascontiguousarray(pieces[k]) for k in order], int(np.argmin(order)), (left, top)
 
 
+@pytest.mark.slow
 def test_the_grid_of_a_jpeg_file_finds_the_truth_that_is_made_the_published_way():
     rng, hits, files = np.random.default_rng(0), 0, [jpeg(photo, 75).rgb for photo in photos()]
     for k in range(JPEGS):
@@ -513,6 +541,7 @@ def test_the_grid_of_a_jpeg_file_finds_the_truth_that_is_made_the_published_way(
     assert hits / JPEGS > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knows_the_scale", [False, True])
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_grid_of_a_jpeg_file_does_not_find_ours(level, knows_the_scale):
@@ -548,11 +577,13 @@ def beside(level: str) -> tuple[np.ndarray, list[int]]:
     return np.array(rows, float), [truth_of(sample) for _, sample in attacked(level)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_place_of_the_hole_and_the_sizes_of_images_and_files_do_not_tell_the_letter(level):
     assert guessed(*beside(level)) < bound(N)
 
 
+@pytest.mark.slow
 def test_a_classifier_finds_a_letter_that_is_told_by_the_place_of_the_hole():
     features, truths = beside("1")
     features = features.copy()
@@ -573,6 +604,7 @@ def colour_steps(sample: Sample) -> list[float]:
     return [-float(np.abs(piece.mean(axis=(0, 1)) - around).sum()) for piece in pieces_of(sample)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_mean_colour_of_the_rim_is_a_help_at_the_first_level_only(level):
     rng = np.random.default_rng(0)
@@ -603,6 +635,7 @@ def looks_at_the_rim(sample: Sample, *, rng: np.random.Generator, cells: int = 8
     return int(np.argmin([np.abs(edge - rim).mean() for edge in edges]))
 
 
+@pytest.mark.slow
 def test_each_level_is_harder_than_the_one_before_for_a_solver_that_looks_at_the_rim():
     accuracy = {}
     for level in ("1", "2", "3"):
@@ -636,7 +669,7 @@ def discs() -> np.ndarray:
 @pytest.mark.parametrize("level", LEVELS)
 def test_only_the_truth_joins_the_rim_of_the_hole(level):
     images = (SourceImage("discs", discs()), *working(200))
-    for seed in range(40):
+    for seed in range(12):
         sample = make(level, seed, images=images)[1]
         steps = rim_steps(sample)
         truth = steps.pop(truth_of(sample))
@@ -652,79 +685,21 @@ def sky() -> np.ndarray:
     return (shade + np.random.default_rng(0).normal(0, 3, (240, 320, 3))).round().astype(np.uint8)
 
 
-def stripes() -> np.ndarray:
-    return np.repeat(np.where(np.arange(320) // 8 % 2, 200, 50)[None, :, None], 240, 0).repeat(3, 2).astype(np.uint8)
-
-
-def tiles(side: int) -> np.ndarray:
-    """A part of a photograph, repeated: pieces that are shifted by whole tiles are equal."""
-    tile = cv2.resize(photos()[1].rgb, (side, side), interpolation=cv2.INTER_AREA)
-    return np.tile(tile, (-(-240 // side), -(-320 // side), 1))[:240, :320]
-
-
-def symmetric() -> np.ndarray:
-    """A photograph beside its mirror image."""
-    half = cv2.resize(photos()[0].rgb, (160, 240), interpolation=cv2.INTER_AREA)
-    return np.hstack((half, half[:, ::-1]))
-
-
-def rings() -> np.ndarray:
-    """Rings around the middle: turned or mirrored about it, they are the same."""
-    y, x = np.mgrid[-120:120, -160:160] + 0.5
-    wave = 127 + 120 * np.sin(np.hypot(x, y) / 9)
-    return np.stack((wave, np.roll(wave, 0), 255 - wave), axis=2).astype(np.uint8)
-
-
-def resized(width: int, height: int) -> np.ndarray:
-    return cv2.resize(photos()[4].rgb, (width, height), interpolation=cv2.INTER_AREA)
-
-
 HOPELESS = {
     "flat": lambda: np.full((240, 320, 3), 90, np.uint8),
     "black": lambda: np.zeros((240, 320, 3), np.uint8),
     "a sky": sky,
     "tiny": lambda: photos()[4].rgb[:30, :40],
 }
-HARD = {
-    "stripes": stripes,
-    "small tiles": lambda: tiles(10),
-    "large tiles": lambda: tiles(48),
-    "a symmetric scene": symmetric,
-    "rings": rings,
-    "discs": discs,
-    "100 x 80 pixels": lambda: resized(100, 80),
-    "JPEG of quality 50": lambda: jpeg(photos()[0], 50).rgb,
-    "JPEG of quality 95": lambda: jpeg(photos()[0], 95).rgb,
-    "6000 x 4000 pixels": lambda: resized(6000, 4000),
-}
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", HOPELESS)
 def test_an_image_without_a_solution_is_rejected_with_a_reason(kind, level):
-    for seed in range(10):
+    for seed in range(3):
         with pytest.raises(SourceRejected) as rejected:
             generate(SourceImage(kind, HOPELESS[kind]()), level, seed)
         assert str(rejected.value) in REASONS
-
-
-@pytest.mark.parametrize("kind", HARD)
-def test_a_hard_image_gives_samples_with_one_solution_or_is_rejected_with_a_reason(kind):
-    source, made, reasons = SourceImage(kind, HARD[kind]()), 0, set()
-    for seed in range(16):
-        rng = np.random.default_rng(seed)
-        small = max(source.rgb.shape) < 320
-        image = source if small and seed % 2 else to_working_size(source, 320, rng=rng)
-        for level in LEVELS:
-            try:
-                sample = generate(image, level, seed)
-            except SourceRejected as err:
-                reasons.add(str(err))
-            else:
-                made += 1
-                assert solve(image, sample) == {sample.truth}
-    assert reasons <= REASONS
-    assert made > 0
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -777,12 +752,12 @@ def rejected(images: list[SourceImage], level: str) -> tuple[float, Counter[str]
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_at_most_a_third_of_the_crops_of_photographs_is_rejected(level):
-    share, reasons = rejected(list(working(448, 15)), level)
+    share, reasons = rejected(list(working(448, 5)), level)
     assert share <= 1 / 3, reasons
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_at_most_a_third_of_the_frames_of_an_indoor_scene_is_rejected(level):
-    images = [to_working_size(frame, 448, rng=np.random.default_rng(k)) for k, frame in enumerate(frames())]
+    images = [to_working_size(frame, 448, rng=np.random.default_rng(k)) for k, frame in enumerate(frames()[::3])]
     share, reasons = rejected(images, level)
     assert share <= 1 / 3, reasons

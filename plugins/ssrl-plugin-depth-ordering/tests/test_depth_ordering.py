@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ import pytest
 from PIL import Image
 from scipy.stats import chisquare
 from ssrl_plugin_depth_ordering import WORDINGS, lies_behind
+from ssrl_source_rooms import SyntheticSource
 
 from ssrl_core import Intrinsics, Sample, SourceImage, SourceRejected
-from ssrl_core.drawing import draw_marker, marker_room
+from ssrl_core.drawing import draw_marker
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import smooth_regions
-from ssrl_source_rooms import SyntheticSource
 from ssrl_core.sources import to_working_size
 from ssrl_core.testing import PretextTaskTests
 
@@ -197,17 +198,32 @@ def check(sample: Sample, source: SourceImage, level: str) -> None:
     assert all(np.linalg.norm(one - other) > 1.5 * across for one, other in combinations(centres, 2))
 
 
+GOLDEN = {  # level -> truth, digest of the pixels
+    "1": ("3-1-2", "53ecf3415435d260"),
+    "2": ("3-4-1-2", "ebd2660e35ed2bb3"),
+    "3": ("4-2-5-1-3", "256ea8e592af05e2"),
+    "paper": ("3-1-2", "8f4e48b6dd3b9995"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_sample_has_the_same_pixels_as_ever(level: str) -> None:
+    """As Pillow draws them; a release of it that draws otherwise needs new digests."""
+    sample, _ = make([room(1, width=160, height=120)], level, 2)
+    assert (sample.truth, hashlib.sha256(sample.images[0].tobytes()).hexdigest()[:16]) == GOLDEN[level]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_oracle_that_sees_picture_and_depth_finds_the_truth_in_ray_cast_rooms(level: str) -> None:
     pool = [room(seed, width=224, height=168) for seed in range(12)]
-    for index in range(25):
+    for index in range(6):
         check(*make(pool, level, index), level)
 
 
 @pytest.mark.parametrize("size", [140, 448])
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_oracle_that_sees_picture_and_depth_finds_the_truth_in_real_frames(level: str, size: int) -> None:
-    for index in range(8):
+    for index in range(4):
         check(*make(kinect(size), level, index), level)
 
 
@@ -216,9 +232,9 @@ def test_the_first_level_turns_down_a_third_of_the_real_frames_at_most_and_no_le
     level: str, most: float
 ) -> None:
     reasons = Counter()
-    for index in range(60):
+    for index in range(40):
         make(kinect(448), level, index, reasons=reasons)
-    assert reasons.total() / (60 + reasons.total()) <= most, reasons
+    assert reasons.total() / (40 + reasons.total()) <= most, reasons
 
 
 def lowest_is_nearest(pool: Sequence[SourceImage], level: str, count: int) -> float:
@@ -234,13 +250,17 @@ def lowest_is_nearest(pool: Sequence[SourceImage], level: str, count: int) -> fl
 
 # A picture that has the natural order only gets it if it is among those drawn: 2 of 6, 4 of 24, 10 of 120, and most
 # pictures have others too. As pictures have it, it is 0.7 at level 1.
-@pytest.mark.parametrize("level, most", [("1", 0.33), ("2", 0.17), ("3", 0.083)])
-def test_what_is_lower_in_the_picture_is_not_mostly_nearer(level: str, most: float) -> None:
+@pytest.mark.parametrize(
+    "level, most, count",
+    [("1", 0.33, 60), *(pytest.param(*each, marks=pytest.mark.slow) for each in [("2", 0.17, 120), ("3", 0.083, 120)])],
+)
+def test_what_is_lower_in_the_picture_is_not_mostly_nearer(level: str, most: float, count: int) -> None:
     scenes = [to_working_size(SCENES.load(str(k)), 224, rng=np.random.default_rng(k)) for k in range(30)]
-    assert lowest_is_nearest(kinect(224), level, 120) <= most
-    assert lowest_is_nearest(scenes, level, 120) <= most
+    assert lowest_is_nearest(kinect(224), level, count) <= most
+    assert lowest_is_nearest(scenes, level, count) <= most
 
 
+@pytest.mark.slow
 def test_at_the_paper_level_it_mostly_is() -> None:
     assert lowest_is_nearest(kinect(224), "paper", 120) > 0.33
 
@@ -252,6 +272,7 @@ def noisy_solver(sample: Sample, source: SourceImage, rng: np.random.Generator) 
     return "-".join(sorted(seen, key=lambda label: seen[label]))
 
 
+@pytest.mark.slow
 def test_levels_get_harder_for_someone_who_sees_depth_with_an_error_and_never_hopeless(
     rooms: list[SourceImage],
 ) -> None:
@@ -267,7 +288,7 @@ def test_levels_get_harder_for_someone_who_sees_depth_with_an_error_and_never_ho
 
 
 def test_the_near_the_middle_and_the_far_marker_of_the_paper_level_lie_in_its_strata() -> None:
-    for index in range(20):
+    for index in range(8):
         sample, source = make([room(seed, width=224, height=168) for seed in range(6)], "paper", index)
         low, high = np.nanpercentile(source.depth, (0.5, 99.5))
         regions = read_markers(np.asarray(sample.images[0]), source.rgb, labels="123")
@@ -278,7 +299,7 @@ def test_the_near_the_middle_and_the_far_marker_of_the_paper_level_lie_in_its_st
 
 def test_numbers_are_dealt_to_positions_at_random(rooms: list[SourceImage]) -> None:
     readings = []
-    for index in range(180):
+    for index in range(90):
         sample, source = make(rooms, "1", index)
         regions = read_markers(np.asarray(sample.images[0]), source.rgb, labels="123")
         readings.append("-".join(sorted(regions, key=lambda label: np.argwhere(regions[label])[:, 0].mean())))
@@ -339,7 +360,7 @@ def test_hopeless_pictures_are_turned_down(level: str) -> None:
         (whole.rgb[:15, :20], whole.depth[:15, :20]),
         (whole.rgb[:3, :3], whole.depth[:3, :3]),
     ):
-        for seed in range(4):
+        for seed in range(2):
             with pytest.raises(SourceRejected):
                 TASK.generate_sample(
                     SourceImage("hopeless", rgb, depth),
@@ -373,44 +394,25 @@ def hard_source(name: str) -> SourceImage:
     """A picture that one of the rules of the task, or of the core, was made for."""
     rng, whole = np.random.default_rng(5), room(1, width=320, height=240)
     depth = whole.depth.copy()
-    if name == "nine tenths invalid, scattered":
-        depth[rng.random(depth.shape) < 0.9] = np.nan
-    elif name == "nine tenths invalid, one hole":
-        depth[:, 32:] = np.nan
-    elif name == "0, infinity and negative depth in places":
+    if name == "0, infinity and negative depth in places":
         for bad in (0, np.inf, -np.inf, -2.0, np.nan):
             for y, x in rng.integers((200, 280), size=(6, 2)):
                 depth[y : y + 20, x : x + 20] = bad
-    elif name == "flat wall":
-        depth[:] = 2.0
     elif name == "from 0.3 to 80 m":
         steps = np.geomspace(0.3, 80, 8, dtype=np.float32).repeat(depth.shape[0] // 8)
         depth[:, :160], depth[:, 160:] = steps[:, None], steps[::-1, None]
     elif name == "no camera":
         return SourceImage(name, whole.rgb, depth)
-    elif name == "100 x 80 pixels":
-        return room(2, width=100, height=80)
-    elif name == "6000 x 4000 pixels":
-        large = room(2, width=300, height=200)
-        rgb, depth = (cv2.resize(a, (6000, 4000), interpolation=cv2.INTER_NEAREST) for a in (large.rgb, large.depth))
-        k = large.intrinsics
-        k = Intrinsics(20 * k.fx, 20 * k.fy, 20 * k.cx + 9.5, 20 * k.cy + 9.5)
-        return to_working_size(SourceImage(name, rgb, depth, k), 448, rng=rng)
     elif name == "a stereo pair":
         return to_working_size(stereo_pair(), 448, rng=rng)
     return SourceImage(name, whole.rgb, depth, whole.intrinsics)
 
 
 HARD = {
-    # name -> levels at which there must be samples; "" where there must be none at all, None where either will do
-    "nine tenths invalid, scattered": "",
-    "nine tenths invalid, one hole": None,
+    # name -> levels at which there must be samples
     "0, infinity and negative depth in places": "12",
-    "flat wall": "",
     "from 0.3 to 80 m": "1",
     "no camera": "12",
-    "100 x 80 pixels": "1",
-    "6000 x 4000 pixels": "12",
     "a stereo pair": "12",
 }
 
@@ -420,7 +422,7 @@ HARD = {
 def test_a_hard_picture_gives_samples_with_one_right_answer_or_is_turned_down(name: str) -> None:
     source, made, reasons = hard_source(name), Counter(), Counter()
     for level in LEVELS:
-        for index in range(12):
+        for index in range(5):
             rng = np.random.default_rng([31, index])
             try:
                 sample = TASK.generate_sample(source, rng=rng, level=level, options=TASK.info.options())
@@ -429,9 +431,7 @@ def test_a_hard_picture_gives_samples_with_one_right_answer_or_is_turned_down(na
                 continue
             assert solve(source, sample) == {sample.truth}
             made[level] += 1
-    if HARD[name] is not None:
-        assert all(made[level] for level in HARD[name]), (made, reasons)
-        assert HARD[name] or not made, made
+    assert all(made[level] for level in HARD[name]), (made, reasons)
     assert set(reasons) <= REASONS
 
 
@@ -466,7 +466,7 @@ def test_regions_on_a_textured_ramp_keep_the_gap_that_the_published_rule_loses()
     published = published_gaps(ramp, rng, count=200)
     assert 0.05 < np.mean(np.array(published) <= 0.05) < 0.5  # 8 of 60, as it was measured
     low, high = np.percentile(depth, (0.5, 99.5))
-    for index in range(40):
+    for index in range(15):
         sample, _ = make([ramp], "paper", index)
         regions = read_markers(np.asarray(sample.images[0]), rgb, labels="123")
         for nearer, farther in pairwise(sample.truth.split("-")):
@@ -495,26 +495,8 @@ def test_a_wording_changes_the_text_and_nothing_else(rooms: list[SourceImage]) -
     samples = [make(rooms, "2", 3, prompt=prompt)[0] for prompt in (*WORDINGS, "varied", "<image> Sort {count}!")]
     assert len({(sample.truth, sample.images[0].tobytes()) for sample in samples}) == 1
     assert TASK.format_prompt(samples[-1]) == "<image> Sort 4!"
-    drawn = [make(rooms, "1", index, prompt="varied")[0].params["prompt"] for index in range(240)]
+    drawn = [make(rooms, "1", index, prompt="varied")[0].params["prompt"] for index in range(90)]
     assert looks_uniform(drawn, [name for name in WORDINGS if name.startswith("plain")])
-
-
-def test_a_ring_leaves_its_region_and_its_neighbours_alone() -> None:
-    for width, height in ((112, 84), (140, 105), (448, 336), (1024, 768)):
-        ground = np.full((height, width, 3), 90, np.uint8)
-        v, u = np.mgrid[:height, :width]
-        for radius in (3, 5, 9, 20):
-            space = marker_room(width, height, radius=radius)
-            x, y = space.side, space.top
-            drawn = []
-            for label, centre in (("1", (x, y)), ("2", (x + space.beside, y)), ("3", (x, y + space.above))):
-                picture = Image.fromarray(ground)
-                draw_marker(picture, label, centre=centre, radius=radius)
-                drawn.append((np.asarray(picture) != 90).any(axis=2))
-            first = drawn[0]
-            assert not first[np.hypot(u - x, v - y) <= radius].any()
-            assert first.any() and not (first & drawn[1]).any() and not (first & drawn[2]).any()
-            assert not first[0].any() and not first[:, 0].any(), "the marker is cut by the border"
 
 
 def test_a_wall_parallel_to_the_picture_has_no_order() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -23,16 +24,17 @@ KINECT = Path(__file__).parents[3] / "../shared/data/rgbd_kinect"
 TASK = load_task("flipped_patch")
 OPTIONS = TASK.options_model()
 LEVELS = list(TASK.info.levels)
-REASONS = {
-    "patches too small",
-    "the flip is hardly visible",
-    "the flipped patch fits as well",
-    "the direction of the flip is not clear",
-}
 UNDO = {"vertical": 0, "horizontal": 1}  # as OpenCV counts axes of reflection
 
 
 # Pictures
+
+
+def picture() -> np.ndarray:
+    """A picture from integers alone, the same on every machine: tiles in many colours, finely shaded."""
+    y, x = np.mgrid[:120, :160]
+    tile = y // 24 * 7 + x // 32 * 5
+    return np.stack([(tile * k + y * x * (k - 60) // 97) % 256 for k in (61, 83, 137)], axis=2).astype(np.uint8)
 
 
 @functools.cache
@@ -124,9 +126,25 @@ def solve(source: SourceImage, sample: Sample) -> set[str]:
     }
 
 
+GOLDEN = {  # level -> truth, digest of the pixels
+    "1": ("4-vertical", "ed1db4cb21d5aff0"),
+    "2": ("8-horizontal", "8d91aca9163b12cd"),
+    "3": ("14-horizontal", "a46e209c96aca1ed"),
+    "paper": ("4-vertical", "ed1db4cb21d5aff0"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_sample_has_the_same_pixels_as_ever(level):
+    """As Pillow and OpenCV draw them; a release of theirs that draws otherwise needs new digests."""
+    sample = generate(picture(), level, 0)
+    digest = hashlib.sha256(repr(sample.images[0].size).encode() + sample.images[0].tobytes()).hexdigest()[:16]
+    assert (sample.truth, digest) == GOLDEN[level]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_oracle_finds_the_truth_and_no_other_answer(level):
-    for seed in range(25):
+    for seed in range(8):
         image, sample = make(level, seed, images=working(200))
         assert solve(image, sample) == {sample.truth}
 
@@ -171,6 +189,7 @@ def seam_solver(places: list[np.ndarray], side: int, *, rng: np.random.Generator
     return max(gain, key=gain.__getitem__)
 
 
+@pytest.mark.slow
 def test_a_simple_solver_does_worse_at_each_level_and_better_than_chance_at_all():
     images, share, count = working(224, 8), {}, 900
     for level in ("1", "2", "3"):
@@ -187,16 +206,6 @@ def test_a_simple_solver_does_worse_at_each_level_and_better_than_chance_at_all(
     for level, value in share.items():
         chance = TASK.info.levels[level].chance
         assert value > chance + 5 * (chance * (1 - chance) / count) ** 0.5 + 0.05
-
-
-def test_the_truth_is_uniform_whatever_is_rejected():
-    from scipy.stats import chisquare
-
-    for level in LEVELS:
-        answers = TASK.info.levels[level].answers
-        counts = Counter(make(level, seed, images=working(112))[1].truth for seed in range(100 * len(answers)))
-        assert set(counts) == set(answers)
-        assert chisquare([counts[answer] for answer in answers]).pvalue > 1e-4
 
 
 def test_chance_is_one_over_the_number_of_answers():
@@ -247,7 +256,7 @@ def test_the_prompt_depends_on_level_and_wording_only():
         texts = set()
         for wording in wordings:
             options = TASK.options_model(prompt=wording)
-            samples = [make(level, seed, images=working(160), options=options)[1] for seed in range(20)]
+            samples = [make(level, seed, images=working(160), options=options)[1] for seed in range(4)]
             (prompt,) = {TASK.format_prompt(sample) for sample in samples}
             assert prompt.count("<image>") == 1 and "{" not in prompt
             assert f"{samples[0].params['side'] ** 2} patches" in prompt
@@ -258,7 +267,7 @@ def test_the_prompt_depends_on_level_and_wording_only():
 
 def test_the_wording_changes_nothing_but_the_prompt():
     names = Counter()
-    for seed in range(60):
+    for seed in range(30):
         plain, varied = (
             make("1", seed, images=working(160), options=TASK.options_model(prompt=name))[1]
             for name in ("plain", "varied")
@@ -266,7 +275,7 @@ def test_the_wording_changes_nothing_but_the_prompt():
         assert plain.truth == varied.truth
         assert (np.asarray(plain.images[0]) == np.asarray(varied.images[0])).all()
         names[varied.params["prompt"]] += 1
-    assert set(names) == {"plain", "plain 2", "plain 3"} and min(names.values()) >= 8
+    assert set(names) == {"plain", "plain 2", "plain 3"} and min(names.values()) >= 4
 
 
 def test_a_wording_of_ones_own_is_checked_and_filled():
@@ -299,73 +308,6 @@ def test_partial_credit_is_half_for_the_right_patch_and_off_by_default(answer, p
 
 
 # Hard pictures
-
-
-@functools.cache
-def hard(name: str) -> np.ndarray:
-    from skimage import data
-
-    picture = photos()["china"]
-    if name == "flat sky over texture":
-        picture = picture.copy()
-        picture[: picture.shape[0] // 2] = (150, 190, 235)
-    elif name == "repeated texture":
-        picture = np.dstack([data.brick()] * 3)
-    elif name == "one tile repeated":
-        picture = np.tile(cv2.resize(picture, (160, 120), interpolation=cv2.INTER_AREA), (4, 4, 1))
-    elif name == "symmetric across":
-        picture = np.hstack((picture[:, :320], picture[:, :320][:, ::-1]))
-    elif name == "symmetric down":
-        picture = np.vstack((picture[:210], picture[:210][::-1]))
-    elif name == "100 x 80":
-        picture = cv2.resize(picture, (100, 80), interpolation=cv2.INTER_AREA)
-    elif name == "6000 x 4000":
-        picture = cv2.resize(picture, (6000, 4000), interpolation=cv2.INTER_CUBIC)
-    elif name.startswith("JPEG"):
-        picture = as_jpeg(picture, int(name.split()[1]))
-    elif name == "flat":
-        picture = np.full((240, 320, 3), 90, np.uint8)
-    elif name == "noise on a flat wall":
-        picture = np.random.default_rng(0).normal(120, 4, (240, 320, 3)).round().astype(np.uint8)
-    else:
-        raise ValueError(name)
-    return picture
-
-
-HARD = {  # whether every level accepts some crop of it, none does, or it depends (None)
-    "flat sky over texture": None,
-    "repeated texture": None,
-    "one tile repeated": None,
-    "symmetric across": None,
-    "symmetric down": None,
-    "100 x 80": True,
-    "6000 x 4000": True,
-    "JPEG 50": True,
-    "JPEG 95": True,
-    "flat": False,
-    "noise on a flat wall": False,
-}
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("size", [112, 448])
-@pytest.mark.parametrize("name", HARD)
-def test_a_hard_picture_gives_a_sample_with_one_answer_or_a_reason(name, size):
-    said = {level: Counter() for level in LEVELS}
-    for seed in range(12):
-        image = to_working_size(SourceImage(name, hard(name)), size, rng=np.random.default_rng(seed))
-        for level in LEVELS:
-            try:
-                sample = generate(image.rgb, level, seed)
-            except SourceRejected as err:
-                assert err.reason in REASONS
-                said[level][err.reason] += 1
-            else:
-                assert solve(image, sample) == {sample.truth}
-                said[level]["accepted"] += 1
-    print(name, size, {level: dict(counts) for level, counts in said.items()})
-    if HARD[name] is not None:
-        assert all(("accepted" in counts) == HARD[name] for counts in said.values())
 
 
 def test_a_tiny_picture_is_rejected():
@@ -426,7 +368,7 @@ def rejections(images: list[SourceImage]) -> dict[str, Counter[str]]:
 
 def test_at_most_a_third_of_ordinary_photographs_is_rejected_at_the_first_level():
     rng, crops = np.random.default_rng(3), []
-    for _ in range(30):
+    for _ in range(8):
         for name, rgb in photos().items():
             height, width = (round(side * rng.uniform(0.6, 1)) for side in rgb.shape[:2])
             part = SourceImage(name, window(rgb, height, width, rng=rng))
@@ -436,7 +378,7 @@ def test_at_most_a_third_of_ordinary_photographs_is_rejected_at_the_first_level(
 
 
 def test_frames_of_an_indoor_scene_are_seldom_rejected():
-    frames = sorted(KINECT.glob("*.color.jpg"))
+    frames = sorted(KINECT.glob("*.color.jpg"))[::3]
     if not frames:
         pytest.skip(f"no frames in {KINECT}")
     images = [
@@ -453,8 +395,8 @@ def test_frames_of_an_indoor_scene_are_seldom_rejected():
 def test_every_flip_changes_the_patch_by_more_than_eight_grey_levels():
     """Measured on every pixel; the published generator flips whatever it draws."""
     published, ours = [], []
-    for seed in range(400):
-        image = working(448, 8)[seed % 48]
+    for seed in range(150):
+        image = working(448)[seed % 18]
         truth = str(np.random.default_rng(seed).choice(TASK.info.levels["3"].answers))
         label, direction = truth.split("-")
         patch = originals(image.rgb, 4)[int(label) - 1]
@@ -473,7 +415,7 @@ def test_every_flip_changes_the_patch_by_more_than_eight_grey_levels():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_pixel_of_a_patch_is_covered_and_at_most_a_remainder_left_out(level):
-    for seed in range(12):
+    for seed in range(6):
         rgb = working(300)[seed].rgb[:-5, :-7]  # of all remainders, over the pictures and crops
         try:
             sample = generate(rgb, level, seed)
@@ -505,6 +447,7 @@ def guess_by_blocks(places: list[np.ndarray], side: int) -> str:
     return max(gain, key=gain.__getitem__)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_a_jpeg_file_do_not_tell_the_flip():
     pictures = list(photos().values())
     hits: dict[str, list[bool]] = {"native": [], "224": [], "448": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB
 from ssrl_plugin_relative_position import WORDINGS
+from ssrl_source_rooms import SyntheticSource
 
 from ssrl_core import Intrinsics, Sample, SourceImage, SourceRejected
-from ssrl_core.drawing import draw_marker, marker_room
+from ssrl_core.drawing import draw_marker
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import smooth_regions
-from ssrl_source_rooms import SyntheticSource
 from ssrl_core.sources import to_working_size
 from ssrl_core.testing import PretextTaskTests
 
@@ -228,17 +229,32 @@ def check(sample: Sample, source: SourceImage, level: str) -> None:
         assert off.max() <= TOLERANCE[level], "a bearing is further off than the level's summary says"
 
 
+GOLDEN = {  # level -> truth, digest of the pixels
+    "1": ("D", "5e18722d75ae4f81"),
+    "2": ("D", "2f16aaa944ef3977"),
+    "3": ("F", "14e242f5c48fff4d"),
+    "paper": ("D", "d91250f707096e56"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_sample_has_the_same_pixels_as_ever(level: str) -> None:
+    """As Pillow draws them; a release of it that draws otherwise needs new digests."""
+    sample, _ = make([room(1, width=160, height=120)], level, 2)
+    assert (sample.truth, hashlib.sha256(sample.images[0].tobytes()).hexdigest()[:16]) == GOLDEN[level]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_oracle_with_its_own_camera_finds_the_truth_in_ray_cast_rooms_however_tilted(level: str) -> None:
     pool = [room(seed, width=224, height=168) for seed in range(12)]
-    for index in range(20):
+    for index in range(6):
         check(*make(pool, level, index), level)
 
 
 @pytest.mark.parametrize("size", [140, 448])
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_oracle_with_its_own_camera_finds_the_truth_in_real_frames_however_tilted(level: str, size: int) -> None:
-    for index in range(8):
+    for index in range(4):
         check(*make(kinect(size), level, index), level)
 
 
@@ -275,9 +291,9 @@ def test_the_first_two_levels_turn_down_a_third_of_the_real_frames_at_most_and_t
     level: str, most: float
 ) -> None:
     reasons = Counter()
-    for index in range(80):
+    for index in range(40):
         make(kinect(448), level, index, reasons=reasons)
-    assert reasons.total() / (80 + reasons.total()) <= most, reasons
+    assert reasons.total() / (40 + reasons.total()) <= most, reasons
 
 
 def nearer_is_lower(pool: Sequence[SourceImage], level: str, count: int) -> float:
@@ -296,7 +312,7 @@ def nearer_is_lower(pool: Sequence[SourceImage], level: str, count: int) -> floa
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("level", ["1", "2"])
+@pytest.mark.parametrize("level", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_what_is_lower_in_the_picture_is_nearer_less_often_than_nature_has_it(level: str) -> None:
     scenes = [to_working_size(SCENES.load(str(k)), 224, rng=np.random.default_rng(k)) for k in range(30)]
     # About 100 pairs each. As pictures have it, 0.98 in the frames and 0.92 in the scenes at level 1.
@@ -304,6 +320,7 @@ def test_what_is_lower_in_the_picture_is_nearer_less_often_than_nature_has_it(le
     assert nearer_is_lower(scenes, level, 200) < 0.87
 
 
+@pytest.mark.slow
 def test_levels_get_harder_for_someone_who_sees_depth_with_an_error_and_never_hopeless(
     rooms: list[SourceImage],
 ) -> None:
@@ -326,17 +343,12 @@ def test_levels_get_harder_for_someone_who_sees_depth_with_an_error_and_never_ho
         assert share > 2 * TASK.info.levels[level].chance, accuracy
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_letter_direction_and_facing_of_the_truth_are_uniform(level: str) -> None:
-    data = many(level, 1200 if level == "1" else 600)
-    letters = TASK.info.levels[level].answers
-    assert looks_uniform([truth for _, truth in data], letters)
-    texts = [(*asked(prompt), truth) for prompt, truth in data]
-    names = list(WORDS) if level in "12" else [*WORDS, "front-right", "back-right", "back-left", "front-left"]
+def test_facing_and_direction_of_the_truth_are_uniform_together() -> None:
+    texts = [(*asked(prompt), truth) for prompt, truth in many("1", 1200)]
     pairs = [f"{facing}: {choices[truth]}" for facing, choices, truth in texts]
-    assert looks_uniform(pairs, [f"{facing}: {name}" for facing in VIEWERS for name in names])
-    planted = ["A" if k % 6 == 0 else truth for k, (_, truth) in enumerate(data)]
-    assert not looks_uniform(planted, letters)
+    assert looks_uniform(pairs, [f"{facing}: {name}" for facing in VIEWERS for name in WORDS])
+    planted = [pairs[0] if k % 12 == 0 else pair for k, pair in enumerate(pairs)]
+    assert not looks_uniform(planted, sorted(set(pairs)))
 
 
 def blind_accuracy(data: Sequence[tuple[str, str]]) -> tuple[float, int]:
@@ -360,23 +372,16 @@ def test_options_come_in_every_order_equally_often() -> None:
     assert looks_uniform(orders, ["-".join(order) for order in permutations(WORDS)])
 
 
-@pytest.mark.parametrize("level", ["1", "3", "paper"])
-def test_the_text_alone_gives_chance(level: str) -> None:
-    data, chance = many(level, 1200 if level == "1" else 600), TASK.info.levels[level].chance
-    accuracy, count = blind_accuracy(data)
-    # The better of two classifiers, four standard deviations above chance.
-    assert accuracy <= chance + 4 * np.sqrt(chance * (1 - chance) / count)
-
-
 def test_the_blind_classifier_finds_the_leak_of_the_published_script() -> None:
     # There, regions never lay sideways under one template: with the facing given, two of the four options remained.
     def possible(prompt: str, truth: str) -> bool:
         facing, choices = asked(prompt)
         return (choices[truth] in {"front", "back"}) == ("camera" in facing)
 
-    data = [item for item in many("1", 1200) if possible(*item)]
-    accuracy, count = blind_accuracy(data)
-    assert accuracy > 0.25 + 4 * np.sqrt(0.25 * 0.75 / count)
+    data = many("1", 1200)
+    for found, leak in ((data, False), ([item for item in data if possible(*item)], True)):
+        accuracy, count = blind_accuracy(found)
+        assert (accuracy > 0.25 + 4 * np.sqrt(0.25 * 0.75 / count)) == leak
 
 
 def test_pairs_are_not_always_the_extreme_ones_and_markers_go_all_over_a_picture() -> None:
@@ -426,7 +431,7 @@ def test_hopeless_pictures_are_turned_down(level: str) -> None:
         (whole.rgb[:15, :20], whole.depth[:15, :20]),
         (whole.rgb[:3, :3], whole.depth[:3, :3]),
     ):
-        for seed in range(4):
+        for seed in range(2):
             with pytest.raises(SourceRejected):
                 TASK.generate_sample(
                     SourceImage("hopeless", rgb, depth),
@@ -461,42 +466,25 @@ def hard_source(name: str) -> SourceImage:
     depth = whole.depth.copy()
     if name == "nine tenths invalid, scattered":
         depth[rng.random(depth.shape) < 0.9] = np.nan
-    elif name == "nine tenths invalid, one hole":
-        depth[:, 32:] = np.nan
     elif name == "0, infinity and negative depth in places":
         for bad in (0, np.inf, -np.inf, -2.0, np.nan):
             for y, x in rng.integers((200, 280), size=(6, 2)):
                 depth[y : y + 20, x : x + 20] = bad
-    elif name == "flat wall":
-        depth[:] = 2.0
     elif name == "from 0.3 to 80 m":
         steps = np.geomspace(0.3, 80, 8, dtype=np.float32).repeat(depth.shape[0] // 8)
         depth[:, :160], depth[:, 160:] = steps[:, None], steps[::-1, None]
     elif name == "no camera":
         return SourceImage(name, whole.rgb, depth)
-    elif name == "100 x 80 pixels":
-        return room(2, width=100, height=80)
-    elif name == "6000 x 4000 pixels":
-        large = room(2, width=300, height=200)
-        rgb, depth = (cv2.resize(a, (6000, 4000), interpolation=cv2.INTER_NEAREST) for a in (large.rgb, large.depth))
-        k = large.intrinsics
-        k = Intrinsics(20 * k.fx, 20 * k.fy, 20 * k.cx + 9.5, 20 * k.cy + 9.5)
-        return to_working_size(SourceImage(name, rgb, depth, k), 448, rng=rng)
     elif name == "a stereo pair":
         return to_working_size(stereo_pair(), 448, rng=rng)
     return SourceImage(name, whole.rgb, depth, whole.intrinsics)
 
 
 HARD = {
-    # name -> levels at which there must be samples; "" where there must be none at all, None where either will do
-    "nine tenths invalid, scattered": "",
-    "nine tenths invalid, one hole": None,
+    # name -> levels at which there must be samples
     "0, infinity and negative depth in places": "12",
-    "flat wall": None,
     "from 0.3 to 80 m": "1",
     "no camera": "12",
-    "100 x 80 pixels": "1",
-    "6000 x 4000 pixels": "12",
     "a stereo pair": "12",
 }
 
@@ -506,7 +494,7 @@ HARD = {
 def test_a_hard_picture_gives_samples_with_one_right_answer_or_is_turned_down(name: str) -> None:
     source, made, reasons = hard_source(name), Counter(), Counter()
     for level in LEVELS:
-        for index in range(12):
+        for index in range(5):
             rng = np.random.default_rng([31, index])
             try:
                 sample = TASK.generate_sample(source, rng=rng, level=level, options=TASK.info.options())
@@ -515,9 +503,7 @@ def test_a_hard_picture_gives_samples_with_one_right_answer_or_is_turned_down(na
                 continue
             assert solve(source, sample) == {sample.truth}
             made[level] += 1
-    if HARD[name] is not None:
-        assert all(made[level] for level in HARD[name]), (made, reasons)
-        assert HARD[name] or not made, made
+    assert all(made[level] for level in HARD[name]), (made, reasons)
     assert set(reasons) <= REASONS
 
 
@@ -533,7 +519,7 @@ def test_the_sign_of_the_lateral_direction_is_that_of_metres_where_pixels_have_i
         wrong += np.count_nonzero(clear & ((right[i] > right[j]) != (regions.x[i] > regions.x[j])))
         pairs += np.count_nonzero(clear)
     assert wrong / pairs > 0.02  # what the published rule, which takes the pixels, gets wrong
-    for index in range(100):
+    for index in range(40):
         sample, source = make(frames, ("1", "3", "paper")[index % 3], index)
         facing, choices = asked(TASK.format_prompt(sample))
         first, second = (cloud.mean(axis=1) for cloud in clouds_of(source, sample, source.intrinsics))
@@ -565,26 +551,8 @@ def test_a_wording_changes_the_text_and_nothing_else(rooms: list[SourceImage]) -
     samples = [make(rooms, "2", 3, prompt=prompt)[0] for prompt in (*WORDINGS, "varied", "<image> {facing}? {choices}")]
     assert len({(sample.truth, sample.images[0].tobytes()) for sample in samples}) == 1
     assert TASK.format_prompt(samples[-1]).startswith(f"<image> {samples[0].params['facing']}? A. ")
-    drawn = [make(rooms, "1", index, prompt="varied")[0].params["prompt"] for index in range(240)]
+    drawn = [make(rooms, "1", index, prompt="varied")[0].params["prompt"] for index in range(90)]
     assert looks_uniform(drawn, [name for name in WORDINGS if name.startswith("plain")])
-
-
-def test_a_ring_leaves_its_region_and_its_neighbours_alone() -> None:
-    for width, height in ((112, 84), (140, 105), (448, 336), (1024, 768)):
-        ground = np.full((height, width, 3), 90, np.uint8)
-        v, u = np.mgrid[:height, :width]
-        for radius in (3, 5, 9, 20):
-            space = marker_room(width, height, radius=radius)
-            x, y = space.side, space.top
-            drawn = []
-            for label, centre in (("1", (x, y)), ("2", (x + space.beside, y)), ("3", (x, y + space.above))):
-                picture = Image.fromarray(ground)
-                draw_marker(picture, label, centre=centre, radius=radius)
-                drawn.append((np.asarray(picture) != 90).any(axis=2))
-            first = drawn[0]
-            assert not first[np.hypot(u - x, v - y) <= radius].any()
-            assert first.any() and not (first & drawn[1]).any() and not (first & drawn[2]).any()
-            assert not first[0].any() and not first[:, 0].any(), "the marker is cut by the border"
 
 
 def test_two_regions_on_one_wall_are_never_in_front_of_each_other() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,10 +27,14 @@ KINECT = Path(__file__).parents[3] / "../shared/data/rgbd_kinect"
 TASK = load_task("shuffled_patches")
 OPTIONS = TASK.options_model()
 LEVELS = list(TASK.info.levels)
-REASONS = {"patches too small", "two patches look alike", "another arrangement joins as well"}
-
-
 # Pictures
+
+
+def picture() -> np.ndarray:
+    """A picture from integers alone, the same on every machine: tiles in many colours, finely shaded."""
+    y, x = np.mgrid[:120, :160]
+    tile = y // 24 * 7 + x // 32 * 5
+    return np.stack([(tile * k + y * x * (k - 60) // 97) % 256 for k in (61, 83, 137)], axis=2).astype(np.uint8)
 
 
 @functools.cache
@@ -142,9 +147,26 @@ def _paints_one(answer: str, patches: list[np.ndarray], places: list[np.ndarray]
     return len(differing) <= 1
 
 
+GOLDEN = {  # level -> truth, digest of the pixels
+    "1": ("3-4-2-1", "ffa176564a038613"),
+    "2": ("5-6-2-1-4-3", "c8494d32b799e4ea"),
+    "3": ("8-9-3-5-1-2-4-7-6", "d367e67ab9e47d76"),
+    "4": ("8-9-3-5-1-2-4-7-6", "6475acd67b6ef1c8"),
+    "paper": ("2-3-1", "e25d3db5372d9c38"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_sample_has_the_same_pixels_as_ever(level):
+    """As Pillow and OpenCV draw them; a release of theirs that draws otherwise needs new digests."""
+    sample = generate(picture(), level, 0)
+    digest = hashlib.sha256(repr(sample.images[0].size).encode() + sample.images[0].tobytes()).hexdigest()[:16]
+    assert (sample.truth, digest) == GOLDEN[level]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_oracle_finds_the_truth_and_no_other_answer(level):
-    for seed in range(25):
+    for seed in range(8):
         image, sample = make(level, seed, images=working(200))
         assert solve(image, sample) == {sample.truth}
 
@@ -219,6 +241,7 @@ def joins(rows: int, columns: int) -> dict[str, list[np.ndarray]]:
     }
 
 
+@pytest.mark.slow
 def test_a_simple_solver_does_worse_at_each_level_and_better_than_chance_at_all():
     images, share, count = working(224, 8), {}, 360
     for level in ("1", "2", "3", "4"):
@@ -240,8 +263,8 @@ def test_a_simple_solver_does_worse_at_each_level_and_better_than_chance_at_all(
 def test_no_other_order_at_all_joins_as_well_at_three_by_three():
     """The generator prunes its search; this one tries all 362879."""
     for level in ("3", "4"):
-        for seed in range(60):
-            image, sample = make(level, seed, images=working(224, 8))
+        for seed in range(6):
+            image, sample = make(level, seed, images=working(224))
             places = dict(enumerate(patch.astype(np.float32) for _, patch in shown(image, sample)))
             white = {k for k, patch in places.items() if (patch == 255).all()}
             order = [int(k) - 1 for k in sample.truth.split("-")]
@@ -272,25 +295,9 @@ def test_chance_is_one_over_the_number_of_answers():
     assert TASK.info.levels["paper"].chance == pytest.approx((threes / 5 + (16028 - threes) / 23) / 16028)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_each_patch_is_equally_often_at_each_position(level):
-    table: dict[int, np.ndarray] = {}
-    for seed in range(1000):
-        order = [int(part) for part in make(level, seed, images=working(112))[1].truth.split("-")]
-        assert order != sorted(order) == list(range(1, len(order) + 1))
-        table.setdefault(len(order), np.zeros((len(order), len(order))))[range(len(order)), np.array(order) - 1] += 1
-    assert set(table) == {"1": {4}, "2": {6}, "3": {9}, "4": {9}, "paper": {3, 4}}[level]
-    for n, seen in table.items():
-        # The identity is left out, so a patch is at home a little less often than elsewhere.
-        total, orders = seen[0].sum(), float(np.prod(np.arange(1, n + 1)))
-        home = (orders / n - 1) / (orders - 1)
-        expected = total * np.where(np.eye(n, dtype=bool), home, (1 - home) / (n - 1))
-        assert (np.abs(seen - expected) < 4.5 * np.sqrt(expected)).all()
-
-
 def test_the_paper_level_has_the_papers_proportions():
     counts: Counter[tuple[int, int, bool]] = Counter()
-    for seed in range(1500):
+    for seed in range(400):
         params = make("paper", seed, images=working(112))[1].params
         counts[params["rows"], params["columns"], params["masked"]] += 1
     seen = {
@@ -299,10 +306,10 @@ def test_the_paper_level_has_the_papers_proportions():
         4991: counts[1, 3, False] + counts[1, 4, False],
         3009: counts[3, 1, False] + counts[4, 1, False],
     }
-    assert sum(seen.values()) == 1500
+    assert sum(seen.values()) == 400
     for weight, number in seen.items():
         p = weight / 16028
-        assert abs(number / 1500 - p) < 4 * (p * (1 - p) / 1500) ** 0.5
+        assert abs(number / 400 - p) < 4 * (p * (1 - p) / 400) ** 0.5
 
 
 # Prompts and scores
@@ -314,7 +321,7 @@ def test_the_prompt_depends_on_layout_and_wording_only():
         texts: dict[str, set[str]] = {}
         for wording in wordings:
             options = TASK.options_model(prompt=wording)
-            for seed in range(20):
+            for seed in range(4):
                 sample = make(level, seed, images=working(160), options=options)[1]
                 texts.setdefault(json.dumps(dict(sample.params)), set()).add(TASK.format_prompt(sample))
         for key, prompts in texts.items():
@@ -331,7 +338,7 @@ def test_the_prompt_depends_on_layout_and_wording_only():
 
 def test_the_wording_changes_nothing_but_the_prompt():
     names = Counter()
-    for seed in range(60):
+    for seed in range(30):
         plain, varied = (
             make("1", seed, images=working(160), options=TASK.options_model(prompt=name))[1]
             for name in ("plain", "varied")
@@ -339,7 +346,7 @@ def test_the_wording_changes_nothing_but_the_prompt():
         assert plain.truth == varied.truth
         assert (np.asarray(plain.images[0]) == np.asarray(varied.images[0])).all()
         names[varied.params["prompt"]] += 1
-    assert set(names) == {"plain", "plain 2", "plain 3"} and min(names.values()) >= 8
+    assert set(names) == {"plain", "plain 2", "plain 3"} and min(names.values()) >= 4
 
 
 def test_a_wording_of_ones_own_is_checked_and_filled():
@@ -392,73 +399,6 @@ def two_discs() -> np.ndarray:
     cv2.circle(rgb, (80, 120), 60, (250, 200, 0), -1)
     cv2.circle(rgb, (240, 130), 40, (20, 200, 220), -1)
     return rgb
-
-
-@functools.cache
-def hard(name: str) -> np.ndarray:
-    from skimage import data
-
-    picture = photos()["china"]
-    if name == "flat sky over texture":
-        picture = picture.copy()
-        picture[: picture.shape[0] // 2] = (150, 190, 235)
-    elif name == "repeated texture":
-        picture = np.dstack([data.brick()] * 3)
-    elif name == "one tile repeated":
-        picture = np.tile(cv2.resize(picture, (160, 120), interpolation=cv2.INTER_AREA), (4, 4, 1))
-    elif name == "symmetric across":
-        picture = np.hstack((picture[:, :320], picture[:, :320][:, ::-1]))
-    elif name == "symmetric down":
-        picture = np.vstack((picture[:210], picture[:210][::-1]))
-    elif name == "100 x 80":
-        picture = cv2.resize(picture, (100, 80), interpolation=cv2.INTER_AREA)
-    elif name == "6000 x 4000":
-        picture = cv2.resize(picture, (6000, 4000), interpolation=cv2.INTER_CUBIC)
-    elif name.startswith("JPEG"):
-        picture = as_jpeg(picture, int(name.split()[1]))
-    elif name == "flat":
-        picture = np.full((240, 320, 3), 90, np.uint8)
-    elif name == "noise on a flat wall":
-        picture = np.random.default_rng(0).normal(120, 4, (240, 320, 3)).round().astype(np.uint8)
-    else:
-        raise ValueError(name)
-    return picture
-
-
-HARD = {  # whether every level accepts some crop of it, none does, or it depends (None)
-    "flat sky over texture": None,
-    "repeated texture": None,
-    "one tile repeated": None,
-    "symmetric across": None,
-    "symmetric down": None,
-    "100 x 80": True,
-    "6000 x 4000": True,
-    "JPEG 50": True,
-    "JPEG 95": True,
-    "flat": False,
-    "noise on a flat wall": False,
-}
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("size", [112, 448])
-@pytest.mark.parametrize("name", HARD)
-def test_a_hard_picture_gives_a_sample_with_one_answer_or_a_reason(name, size):
-    said = {level: Counter() for level in LEVELS}
-    for seed in range(8):
-        image = to_working_size(SourceImage(name, hard(name)), size, rng=np.random.default_rng(seed))
-        for level in LEVELS:
-            try:
-                sample = generate(image.rgb, level, seed)
-            except SourceRejected as err:
-                assert err.reason in REASONS
-                said[level][err.reason] += 1
-            else:
-                assert solve(image, sample) == {sample.truth}
-                said[level]["accepted"] += 1
-    print(name, size, {level: dict(counts) for level, counts in said.items()})
-    if HARD[name] is not None:
-        assert all(("accepted" in counts) == HARD[name] for counts in said.values())
 
 
 @pytest.mark.timeout(60)
@@ -521,7 +461,7 @@ def rejections(images: list[SourceImage]) -> dict[str, Counter[str]]:
 
 def test_at_most_a_third_of_ordinary_photographs_is_rejected_at_the_first_level():
     rng, crops = np.random.default_rng(3), []
-    for _ in range(30):
+    for _ in range(8):
         for name, rgb in photos().items():
             height, width = (round(side * rng.uniform(0.6, 1)) for side in rgb.shape[:2])
             part = SourceImage(name, window(rgb, height, width, rng=rng))
@@ -531,7 +471,7 @@ def test_at_most_a_third_of_ordinary_photographs_is_rejected_at_the_first_level(
 
 
 def test_frames_of_an_indoor_scene_are_seldom_rejected():
-    frames = sorted(KINECT.glob("*.color.jpg"))
+    frames = sorted(KINECT.glob("*.color.jpg"))[::3]
     if not frames:
         pytest.skip(f"no frames in {KINECT}")
     images = [
@@ -564,10 +504,10 @@ def published(
 
 def test_the_identity_is_never_asked_for():
     rgb = cv2.resize(scene(), (160, 120))
-    assert 0.02 < np.mean([published(rgb, seed).truth == "1-2-3-4" for seed in range(1000)]) < 0.07
-    assert all(generate(rgb, "1", seed).truth != "1-2-3-4" for seed in range(1000))
+    assert 0.02 < np.mean([published(rgb, seed).truth == "1-2-3-4" for seed in range(300)]) < 0.07
+    assert all(generate(rgb, "1", seed).truth != "1-2-3-4" for seed in range(300))
     for level in LEVELS:
-        for seed in range(300):
+        for seed in range(60):
             order = [int(k) for k in make(level, seed, images=working(112))[1].truth.split("-")]
             assert order != sorted(order)
 
@@ -593,14 +533,14 @@ def test_no_pixel_of_a_patch_is_covered():
 
     assert covered(SourceImage("x", scene()), published(scene(), 3, border=4)) == 4
     for level in LEVELS:
-        for seed in range(20):
+        for seed in range(5):
             image, sample = make(level, seed, images=working(200))
             assert covered(image, sample) == sample.params["masked"]
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_at_most_a_remainder_of_pixels_is_left_out_and_that_on_both_sides(level):
-    for seed in range(12):
+    for seed in range(6):
         rgb = working(300)[seed].rgb[:-5, :-7]  # of all remainders, over the pictures and crops
         try:
             sample = generate(rgb, level, seed)
@@ -654,6 +594,7 @@ def block_attack(side: int, cut: Callable[[np.ndarray, int], list[np.ndarray] | 
     return shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [2, 3])
 def test_the_blocks_of_a_jpeg_file_do_not_tell_where_a_patch_belongs(side):
     level = {2: "1", 3: "3"}[side]
