@@ -60,11 +60,11 @@ def test_the_limit_applies_to_each_call_and_not_to_the_batch():
 def test_a_process_that_was_stopped_longer_than_the_limit_has_not_exceeded_it():
     code = """
 import sys
-from ssrl_core.plugins.timelimit import call_all_within
+from ssrl_core.plugins.timelimit import call_within
 def work():
     print("in it", flush=True)
     return sys.stdin.readline()
-print(call_all_within(5, [work], owner="stopped"))
+print(call_within(5, work, owner="stopped"))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in it\n"
@@ -72,7 +72,7 @@ print(call_all_within(5, [work], owner="stopped"))
     process.stdin.write("back")
     time.sleep(6)
     process.send_signal(signal.SIGCONT)
-    assert process.communicate()[0] == "([Outcome(result='back', error=None)], False)\n"
+    assert process.communicate()[0] == "back\n"
 
 
 def test_an_owner_whose_calls_are_stuck_is_not_called_again_until_one_comes_back():

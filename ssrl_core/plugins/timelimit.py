@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from operator import sub
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -88,9 +87,9 @@ def call_all_within(
 ) -> tuple[list[Outcome], bool]:
     """What each function returns or raises, and whether a call exceeded the limit; see ``call_within``.
 
-    The outcomes end with the first call that has not returned. The flag is also true if a call returned after it had
-    held the interpreter for longer than the limit, and if no call was made because too many are stuck. A batch shares
-    the cost of changing threads, which exceeds that of a short call.
+    The outcomes end with the first call that has not returned. The flag is also true if this thread could not run for
+    longer than the limit, because a call held the interpreter or the process was stopped; and if no call was made
+    because too many are stuck. A batch shares the cost of changing threads, which exceeds that of a short call.
     """
     stuck = _stuck.setdefault(owner, set())
     if len(stuck) >= MOST_STUCK:
@@ -100,14 +99,12 @@ def call_all_within(
         inbox = _idle.pop()
     except IndexError:
         inbox = _start()
-    clocks = time.monotonic(), time.process_time()
+    turns, seen, held, clock = 0, 0, False, time.monotonic()
     inbox.put(calls)
-    turns, seen, held = 0, 0, False
     # Ten turns: however long a process is stopped, that is one turn.
     while not calls.back.acquire(timeout=seconds / 10):
-        # If neither this thread could run nor the process was stopped, the interpreter was held.
-        before, clocks = clocks, (time.monotonic(), time.process_time())
-        held = held or min(map(sub, clocks, before)) > seconds
+        before, clock = clock, time.monotonic()
+        held = held or clock - before > seconds
         turns, seen = (turns + 1, seen) if len(calls.outcomes) == seen else (0, len(calls.outcomes))
         if turns == 10:
             calls.left = True
