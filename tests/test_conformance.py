@@ -1,4 +1,4 @@
-"""The conformance kit finds one planted fault for each criterion, and nothing on a sound task."""
+"""The conformance kit finds the planted faults of every criterion, and no fault in a sound task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ssrl_core import answers
+from ssrl_core import reward
 from ssrl_core.errors import SourceError, SSRLError, UnknownPlugin
 from ssrl_core.testing import CRITERIA, check_task, verifier
 from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
@@ -26,19 +26,11 @@ assert _spec and _spec.loader
 _faults = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_faults)
 FAULTS = {name: kind.finds for name, kind in _faults.FAULTS.items()}
-SAMPLES = {
-    "leaks": 300,
-    "bias": 400,
-    "hacking": 100,
-    "contract.generates": 60,
-    "health.speed": 6,
-    "health.rejections": 60,
-}
 
 
 @pytest.fixture
 def faults(install, monkeypatch):
-    """The sound task and all the others, installed."""
+    """Installs the sound task and all faults."""
     monkeypatch.syspath_prepend(str(FIXTURES))
     entries = {name.lower(): f"ssrl_plugin_faults:{name}_" for name in FAULTS}
     entries |= {"sound": "ssrl_plugin_faults:sound", "heavy": "ssrl_plugin_heavy:heavy"}
@@ -46,7 +38,7 @@ def faults(install, monkeypatch):
 
 
 def solve(source, sample):
-    """The letters of all pieces that the picture shows as they are."""
+    """The letters of all pieces that occur in the image unmirrored."""
     picture = np.asarray(sample.images[0])
     found = set()
     for letter, piece in zip("ABCD", sample.images[1:], strict=True):
@@ -56,17 +48,17 @@ def solve(source, sample):
     return found
 
 
-def failures(name: str, criterion: str):
-    samples = SAMPLES.get(criterion, SAMPLES.get(criterion.split(".")[0], 24))
-    only = [] if criterion == "contract.generates" else [criterion]
+def failures(name: str, criterion: str, samples: int = 24):
+    only = ["health.speed" if criterion == "contract.generates" else criterion]
     report = check_task(name, only=only, samples=samples, size=128, solve=solve, workers=0)
     return [check for check in report.failed if check.id == criterion]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(faults, monkeypatch, fault):
-    monkeypatch.setattr(verifier, "RETURN_SECONDS", 10.0)
-    (check,) = failures(fault.lower(), FAULTS[fault])
+    if fault == "Endless":
+        monkeypatch.setattr(verifier, "RETURN_SECONDS", 3.0)
+    (check,) = failures(fault.lower(), FAULTS[fault], getattr(_faults.FAULTS[fault], "samples", 1))
     assert check.measured
 
 
@@ -75,14 +67,14 @@ def test_a_heavy_import_is_found(faults):
     assert check.measured == "sklearn"
 
 
-def test_an_extraction_that_pays_for_an_empty_answer_is_found(faults, monkeypatch):
-    # The published reward takes the last box, wherever it stands.
-    monkeypatch.setattr(answers, "extract_answer", lambda text: text.rpartition("\\boxed{")[2].rstrip("}") or None)
+def test_a_reward_for_an_empty_answer_is_found(faults, monkeypatch):
+    # A published reward takes the last box at any position.
+    monkeypatch.setattr(reward, "extract_answer", lambda text: text.rpartition("\\boxed{")[2].rstrip("}") or None)
     assert failures("sound", "hacking.malformed")
 
 
 def test_the_sound_task_passes_everything_and_every_criterion_has_its_planted_fault(faults):
-    report = check_task("sound", samples=300, size=128, solve=solve)
+    report = check_task("sound", samples=100, size=128, solve=solve)
     assert [str(check) for check in report.checks if check.status != "passed"] == []
     measured = {check.id for check in report.checks}
     assert measured == {criterion.id for criterion in CRITERIA} | {"contract.generates"}
@@ -91,13 +83,13 @@ def test_the_sound_task_passes_everything_and_every_criterion_has_its_planted_fa
     assert f"{len(report.checks)} checks ran" in report.summary
 
 
-def test_what_is_declared_is_reported_with_its_reason_and_does_not_fail(faults):
+def test_a_declared_failure_is_reported_with_its_reason(faults):
     from ssrl_core.plugins import load_task
 
     object.__setattr__(
         load_task("bordered").info, "known_failures", {"leaks.borders@1": "the border is what the task is about"}
     )
-    report = check_task("bordered", only=["leaks.borders"], samples=300, size=128, workers=0)
+    report = check_task("bordered", only=["leaks.borders"], samples=60, size=128, workers=0)
     (check,) = [check for check in report.checks if check.id == "leaks.borders"]
     assert (check.status, check.reason) == ("declared", "the border is what the task is about")
     assert not report.failed
@@ -113,8 +105,8 @@ def test_a_criterion_that_cannot_be_measured_says_so(faults):
 
 
 def test_a_verifier_that_never_returns_does_not_hang_the_report(faults, monkeypatch):
-    monkeypatch.setattr(verifier, "RETURN_SECONDS", 10.0)
-    report = check_task("endless", only=["verifier", "hacking"], samples=24, workers=0)
+    monkeypatch.setattr(verifier, "RETURN_SECONDS", 3.0)
+    report = check_task("endless", only=["verifier", "hacking"], samples=2, workers=0)
     statuses = {check.id: check.status for check in report.checks}
     assert statuses.pop("contract.generates") == "passed"
     assert statuses.pop("verifier.returns") == "failed"
@@ -130,7 +122,7 @@ def test_mistakes_of_the_caller_are_named(faults):
         check_task("sound", only=["leaks.promt"])
 
 
-def test_a_damaged_file_costs_itself_and_small_pictures_are_enough(faults, tmp_path):
+def test_a_damaged_file_is_skipped_and_small_images_suffice(faults, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(6):
         picture = cv2.resize(
@@ -142,27 +134,21 @@ def test_a_damaged_file_costs_itself_and_small_pictures_are_enough(faults, tmp_p
     assert [str(check) for check in report.failed] == []
 
 
-def test_the_task_of_an_outsider_passes(install, monkeypatch):
+def test_the_example_task_passes_at_all_levels(install, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples" / "ssrl-plugin-follow-route"))
     install("ssrl-plugin-follow-route", entry_points={"ssrl": {"follow_route": "ssrl_plugin_follow_route"}})
-    report = check_task("follow_route", only=["contract", "verifier", "bias"], samples=60, size=160, workers=0)
+    report = check_task("follow_route", only=["contract", "verifier", "determinism.processes"], samples=24, workers=0)
     assert [str(check) for check in report.failed] == []
     assert {check.level for check in report.checks} == {None, "1", "2", "3"}
 
 
-def test_words_that_the_prompt_names_are_not_taken_for_the_truth():
+def test_answers_in_a_prompt_are_found_by_their_form():
     pattern = verifier._shapes(["left", "upper left", "right", "B", "8", "10"])
-    assert pattern.findall("Answer left, upper left or right: C, 7 or 11.") == [
-        "left",
-        "upper left",
-        "right",
-        "C",
-        "7",
-        "11",
-    ]
+    found = pattern.findall("Answer left, upper left or right: C, 7 or 11.")
+    assert found == ["left", "upper left", "right", "C", "7", "11"]
 
 
-def test_the_expected_shares_of_a_test_for_uniformity_are_those_of_the_space():
+def test_the_uniformity_test_takes_its_expected_shares_from_the_space():
     rng = np.random.default_rng(0)
     pairs = [f"{i}-{j}" for i in range(17) for j in range(i + 1, 17)]
     drawn = [pairs[k].split("-")[0] for k in rng.integers(len(pairs), size=600)]
@@ -186,7 +172,7 @@ def test_an_image_in_another_orientation_is_the_same_scene(which):
     turned = orient(image, which)
 
     def points(picture):
-        """Colours and places in space of all pixels, the axes of the picture left nameless and without sign."""
+        """Colours and points in space of all pixels, sorted, up to reflections and the order of the axes."""
         v, u = np.mgrid[: picture.depth.shape[0], : picture.depth.shape[1]]
         k = picture.intrinsics
         across = np.sort(np.abs(np.stack(((u - k.cx) / k.fx, (v - k.cy) / k.fy))), axis=0) * picture.depth
@@ -204,17 +190,17 @@ def test_samples_of_the_kit_are_those_of_the_task_and_do_not_depend_on_the_order
 
 
 @pytest.mark.parametrize("chance", [0.5, 0.25, 1 / 23, 1 / 5000])
-def test_the_bound_holds_for_honest_guessers_and_finds_what_it_says(chance):
+def test_the_bound_holds_for_chance_and_its_power_is_as_stated(chance):
     rng = np.random.default_rng(0)
     bound, found = bound_above(chance, 400), detectable(chance, 400)
     assert (rng.binomial(400, chance, 20_000) / 400 > bound).mean() < 3e-4
     assert (rng.binomial(400, found, 5_000) / 400 > bound).mean() > 0.9
 
 
-def test_classifiers_do_not_profit_from_recognising_an_image():
+def test_classifiers_cannot_recognise_an_image():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 20, 600)
-    truth_of = rng.integers(0, 4, 20)  # each image has a truth of its own
+    truth_of = rng.integers(0, 4, 20)  # all samples of an image have the same truth
     features = rng.normal(size=(20, 6))[images] + rng.normal(0, 0.01, (600, 6))
     targets = [str(truth_of[image]) for image in images]
     with_groups = guess_accuracy(features, targets, [str(image) for image in images], seed=0)
@@ -222,7 +208,7 @@ def test_classifiers_do_not_profit_from_recognising_an_image():
     assert without > 0.95 > 0.6 > with_groups
 
 
-def test_a_check_that_is_killed_leaves_no_process_behind(install_toy, tmp_path):
+def test_a_killed_check_leaves_no_process(install_toy, tmp_path):
     psutil = pytest.importorskip("psutil", reason="psutil is not installed")
     install_toy(("rng.integers(2)", "sum(0 for _ in iter(int, 1))"))  # for ever
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site0")}

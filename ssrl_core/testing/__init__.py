@@ -1,10 +1,10 @@
-"""The conformance kit: does a task teach what it claims?
+"""The conformance kit checks an installed task against all criteria.
 
     class TestConformance(PretextTaskTests):
         task = "my_task"
 
-runs every criterion on an installed task as a test; ``check_task`` and the command ``ssrl check`` give the same as a
-report. Needs the extra ``ssrl-core[testing]``.
+runs every criterion as a test. ``check_task`` and the command ``ssrl check`` return the same results as a report. The
+kit needs the extra ``ssrl-core[testing]``.
 """
 
 from .report import Check, Report
@@ -14,7 +14,7 @@ __all__ = ["CRITERIA", "Check", "PretextTaskTests", "Report", "check_task"]
 
 
 def __getattr__(name: str) -> object:
-    # pytest is needed for the suite only; `ssrl check` does without.
+    # Only the test class needs pytest; `ssrl check` does not.
     if name == "PretextTaskTests":
         from .suite import PretextTaskTests
 

@@ -1,4 +1,4 @@
-"""Ambiguity: no second answer is right."""
+"""Ambiguity: every sample has exactly one right answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..answers import normalize
 from ..errors import SourceRejected
-from ..types import SourceImage
 from .criteria import Family, NotRun, Trial
 from .images import hard_images
 from .report import Outcome
@@ -19,27 +17,25 @@ from .samples import make_on
 family = Family("ambiguity")
 
 TWINS = 3.0
-"""Grey levels of 255: pictures whose 16 x 16 thumbnails differ by less on average look the same."""
+"""Grey levels in [0, 255]: images look the same if their 16 x 16 thumbnails differ by less on average."""
 
 LOOKALIKE = 2.0
-"""Grey levels of 255: the same for whole samples, at their most different cell of a 24 x 24 grid, smoothed."""
+"""Grey levels in [0, 255]: samples look the same if all cells of their 24 x 24 thumbnails differ by less."""
 
 TRIES = 48
 
 
 @family("oracle", "an oracle that is told the definition, not the generator's variables, finds the truth and no other")
 def oracle(trial: Trial) -> Outcome:
-    """The author's ``solve`` on samples with images."""
+    """Compares the truth with the answers of the author's ``solve``."""
     if trial.solve is None:
         raise NotRun("no oracle: override solve(source, sample) in a subclass of PretextTaskTests")
     wrong = []
     for made in trial.few:
-        found = {normalize(answer) for answer in trial.solve(made.source, made.sample)}
-        if found != {normalize(made.sample.truth)}:
-            wrong.append(f"sample {made.index}: {sorted(found)} instead of {made.sample.truth!r}")
+        if found := trial.contradiction(made):
+            wrong.append(f"sample {made.index}: {found}")
     example = f", e.g. {wrong[0]}" if wrong else ""
-    # What share of wrong samples shows at least once among so many, in 95% of all runs.
-    seen = 1 - 0.05 ** (1 / len(trial.few))
+    seen = 1 - 0.05 ** (1 / len(trial.few))  # the share of wrong samples of which 95% of all runs find at least one
     return Outcome(
         not wrong,
         f"{len(wrong)} of {len(trial.few)} samples{example}",
@@ -50,7 +46,7 @@ def oracle(trial: Trial) -> Outcome:
 
 @family("twins", "no two pictures of one sample look the same")
 def twins(trial: Trial) -> Outcome:
-    """Pictures of one size within a sample, as thumbnails."""
+    """Compares thumbnails of the images of one size in each sample."""
     least, pairs = 255.0, 0
     for made in trial.few:
         for one, other in combinations(made.sample.images, 2):
@@ -70,9 +66,11 @@ def twins(trial: Trial) -> Outcome:
 
 @family("lookalikes", "two samples of one image that look the same have the same truth")
 def lookalikes(trial: Trial) -> Outcome:
-    """Many samples of each of some images, also hard ones; all pairs with the same prompt and different truths."""
+    """Compares all pairs of samples of one image with the same prompt and different truths, also on hard images."""
     least, what, pairs = 255.0, "", 0
-    for name, image in _some_images(trial):
+    hard = hard_images(trial.plan.size, depth=trial.task.info.needs_depth)
+    pool = [(f"image {made.source.id!r}", made.source) for made in trial.few[:4]]
+    for name, image in [*pool, *((image.id, image) for image in hard)]:
         seen: dict[tuple[object, ...], list[tuple[np.ndarray, str]]] = {}
         for number in range(TRIES):
             try:
@@ -99,12 +97,6 @@ def lookalikes(trial: Trial) -> Outcome:
         figures={"least": least, "pairs": pairs},
         remedy="reject images on which another answer gives the same pictures",
     )
-
-
-def _some_images(trial: Trial) -> list[tuple[str, SourceImage]]:
-    pool = [(f"image {made.source.id!r}", made.source) for made in trial.few[:4]]
-    hard = hard_images(trial.plan.size, depth=trial.task.info.needs_depth)
-    return [*pool, *hard.items()]
 
 
 def _thumbnail(image: Image.Image, side: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bias: the truth is uniform over the answers, also given what can be seen from outside."""
+"""Bias: the truth is uniform over the answers and independent of the sizes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from .statistics import ALPHA, bound_above, detectable, independence_p, uniform_
 
 family = Family("bias")
 
-
 FEWEST_EACH = 5
-"""Expected cases of each value that a chi-square test needs."""
+"""Expected count of each value that a chi-square test needs."""
 
 
 @family("truth", "the truth is uniform over the level's answers")
 def truth(trial: Trial) -> Outcome:
-    """Chi-square over all samples whose answers are of one kind; over each part of them where they are too many."""
+    """Chi-square tests for each answer type: of the answers, or of each word if there are too many answers."""
     answers = trial.level.answers
     spaces = trial.by_kind(answers or ())
     values: list[float] = []
@@ -32,14 +31,14 @@ def truth(trial: Trial) -> Outcome:
             values += _parts(texts, space)
     if not values:
         raise NotRun(f"{len(trial.truths)} samples are too few for so many answers; raise --samples")
-    # The smallest of several p-values, as if it had been the only one.
+    # Bonferroni correction
     return _outcome(min(1.0, min(values) * len(values)), f"{len(trial.truths)} samples, {len(values)} tests")
 
 
 def _parts(texts: Sequence[str], space: Sequence[str] | None) -> list[float]:
-    """A p-value for each part of the answers that can be tested.
+    """A p-value for each word of the answers that can be tested.
 
-    Where the answers are not listed, what is to be expected is known for orders of the same things only.
+    Without a list of the answers, the expected shares are known only if all answers are orders of the same words.
     """
     found = [tokens(text) for text in texts]
     if space is None:
@@ -68,7 +67,7 @@ def _outcome(p: float, what: str) -> Outcome:
 
 @family("guess", "the most frequent truth is no more frequent than the level's chance")
 def guess(trial: Trial) -> Outcome:
-    """What a model earns that always gives the same answer to questions that look the same."""
+    """The accuracy of the best constant answer given the answer type."""
     truths = trial.truths
     share, chance = trial.constant_chance(truths), trial.level.chance
     space = trial.level.answers
@@ -85,7 +84,7 @@ def guess(trial: Trial) -> Outcome:
 
 @family("sizes", "the truth does not depend on the images' and files' sizes")
 def sizes(trial: Trial) -> Outcome:
-    """Chi-square of the first part of the truth against the picture's shape, and against thirds of the file sizes."""
+    """Chi-square tests of the truth's first word against the image's shape and against thirds of the file sizes."""
     rows = trial.oriented
     first = [(tokens(row.truth) or [row.truth])[0] for row in rows]
     shapes = [row.sizes[0][0] > row.sizes[0][1] for row in rows]

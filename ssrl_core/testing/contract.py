@@ -1,4 +1,4 @@
-"""The contract: what a sample, a prompt and a truth must be like."""
+"""Contract: requirements on samples, prompts, truths and the declared facts of a task."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_PROMPT = 4000
 
 @family("hooks", "all four hooks are there, with arguments that pluggy passes", once=True)
 def hooks(trial: Trial) -> Outcome:
-    """Loading a task checks them; a task that does not load never comes this far."""
+    """``load_task`` checks the hooks, so a task that reaches this criterion has passed."""
     return Outcome(True, f"{trial.task.plugin} loads", "no problem found")
 
 
 @family("levels", "at least one level, each with a chance in (0, 1) that fits its answers", once=True)
 def levels(trial: Trial) -> Outcome:
-    """The declared chance is not below that of a uniform draw, and no answer is listed twice."""
+    """The declared chance fits a uniform draw, and no answer is listed twice."""
     wrong = []
     for name, level in trial.task.info.levels.items():
         if not 0 < level.chance < 1:
@@ -42,7 +42,7 @@ def levels(trial: Trial) -> Outcome:
 
 @family("images", "RGB images of 16 to 4,096 pixels a side, one '<image>' in the prompt for each")
 def images(trial: Trial) -> Outcome:
-    """Modes, sizes and marks of some samples."""
+    """Image modes, image sizes and image marks of the samples in ``few``."""
     wrong = set()
     for made in trial.few:
         for image in made.sample.images:
@@ -57,7 +57,7 @@ def images(trial: Trial) -> Outcome:
 
 @family("truth", "the truth is one of the level's answers and survives the box of a completion")
 def truth(trial: Trial) -> Outcome:
-    """Every truth, extracted from a completion, comes back."""
+    """Extraction from a completion returns every truth unchanged."""
     lost = {t for t in set(trial.truths) if extract_answer(f"<think>x</think>\\boxed{{{t}}}") != t}
     answers = trial.level.answers
     unknown = set(trial.truths) - set(answers) if answers else set()
@@ -68,7 +68,7 @@ def truth(trial: Trial) -> Outcome:
 
 @family("prompt", "the prompt is not empty, at most 4,000 characters, and does not depend on the truth")
 def prompt(trial: Trial) -> Outcome:
-    """The prompt of a sample in which only the truth is exchanged for another stays as it is."""
+    """Replacing only the truth of a sample does not change its prompt."""
     longest = max(len(row.prompt) for row in trial.natural)
     empty = any(not re.sub(r"<image>", "", row.prompt).strip() for row in trial.natural)
     others = list(dict.fromkeys(trial.truths))
@@ -87,7 +87,7 @@ def prompt(trial: Trial) -> Outcome:
 
 @family("declared", "every declared failure names a criterion and a level that exist", once=True)
 def declared(trial: Trial) -> Outcome:
-    """A misspelt declaration would excuse nothing, and tell nobody."""
+    """A misspelt declaration would have no effect and no error."""
     unknown = []
     for key, reason in trial.task.info.known_failures.items():
         name, _, level = key.partition("@")

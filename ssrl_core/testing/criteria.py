@@ -1,4 +1,4 @@
-"""What a criterion is, and what it is given."""
+"""The types of criteria, and the data that they receive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from ..answers import normalize
 from ..plugins import Task
 from ..types import Level, Sample, SourceImage
 from .report import Outcome
@@ -18,30 +20,34 @@ Variants = Callable[[str], Iterable[str]]
 
 
 class NotRun(Exception):
-    """Raised by a criterion that cannot be measured; the message says why."""
+    """A criterion cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One task at one level, with the samples that criteria look at.
+    """One task at one level, with its samples.
 
     Attributes:
         plan: of the natural samples.
-        few: whole samples, with their images.
+        levels: all levels of the report.
+        few: samples with their images.
         natural, oriented: rows of many samples; see ``samples``.
-        solve: all answers that are right for a sample, by an oracle of the author's; None without one.
-        variants: further ways to write a truth that must score 1.0.
+        solve: the author's oracle, which returns all right answers of a sample; None if there is none.
+        variants: returns further spellings of a truth that must score 1.0.
         criteria: ids of all criteria.
+        memo: results that a criterion keeps for the rest of the report; shared by all levels.
     """
 
     task: Task
     plan: Plan
+    levels: Sequence[str] = ()
     few: Sequence[Made] = ()
     natural: Sequence[Row] = ()
     oriented: Sequence[Row] = ()
     solve: Solve | None = None
     variants: Variants | None = None
     criteria: frozenset[str] = frozenset()
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def level(self) -> Level:
@@ -55,7 +61,7 @@ class Trial:
 
     @cached_property
     def shows_length(self) -> bool:
-        """Whether every prompt goes with one number of parts of the answer only, and so shows how many to give."""
+        """Whether the prompt determines the number of words in the answer."""
         lengths: dict[str, set[int]] = {}
         for row in (*self.natural, *self.oriented):
             lengths.setdefault(row.prompt, set()).add(len(tokens(row.truth)))
@@ -63,34 +69,42 @@ class Trial:
 
     @cached_property
     def digests(self) -> dict[int, bytes]:
-        """The fingerprint of each of the whole samples, by its index."""
+        """Index -> digest, for the samples in ``few``."""
         return {made.index: digest(made.sample, made.prompt) for made in self.few}
 
+    def contradiction(self, made: Made) -> str:
+        """How the answers of the oracle differ from the truth; empty if they do not, or without an oracle."""
+        if self.solve is None:
+            return ""
+        found = {normalize(answer) for answer in self.solve(made.source, made.sample)}
+        truth = made.sample.truth
+        return "" if found == {normalize(truth)} else f"the oracle says {sorted(found)} instead of {truth!r}"
+
     def kind(self, answer: str) -> int:
-        """Which kind of answer it is to somebody who sees the prompt only: its number of parts where that shows."""
+        """The answer type that the prompt reveals: the number of words if the prompt determines it, otherwise 0."""
         return len(tokens(answer)) if self.shows_length else 0
 
     def by_kind(self, answers: Sequence[str]) -> dict[int, list[str]]:
-        """The answers, those together that are of one kind."""
+        """Answer type -> answers of this type."""
         kinds: dict[int, list[str]] = {}
         for answer in answers:
             kinds.setdefault(self.kind(answer), []).append(answer)
         return kinds
 
     def constant_chance(self, answers: Sequence[str]) -> float:
-        """The share that the best guesser has who sees of which kind the answer is, and nothing else."""
+        """Best accuracy given only the answer type."""
         return sum(Counter(kind).most_common(1)[0][1] for kind in self.by_kind(answers).values()) / len(answers)
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A demand on every task.
+    """A requirement for every task.
 
     Attributes:
         id: family and name, e.g. ``leaks.prompt``.
-        expected: the demand in words.
-        check: measures it. Raises NotRun, or a PluginError for a failure of the task itself.
-        once: whether it is the same for all levels, and measured at the first only.
+        expected: the requirement in words.
+        check: measures it. Raises NotRun, or PluginError if the task fails.
+        once: whether the result is the same for all levels; it is then measured at the first level only.
     """
 
     id: str
@@ -101,7 +115,7 @@ class Criterion:
 
 @dataclass
 class Family:
-    """The criteria of a module, in their order: ``@family("name", "what is demanded")``."""
+    """The criteria of a module in their order. ``@family("name", "requirement")`` adds one."""
 
     name: str
     criteria: list[Criterion] = field(default_factory=list)
@@ -109,7 +123,7 @@ class Family:
     def __call__(
         self, name: str, expected: str, *, once: bool = False
     ) -> Callable[[Callable[[Trial], Outcome]], Callable[[Trial], Outcome]]:
-        """A decorator that makes a criterion of a function."""
+        """A decorator that adds the function to the family as a criterion."""
 
         def add(check: Callable[[Trial], Outcome]) -> Callable[[Trial], Outcome]:
             self.criteria.append(Criterion(f"{self.name}.{name}", expected, check, once))

@@ -1,18 +1,19 @@
-"""Determinism: a recipe gives the same sample wherever and whenever it is made, and making it changes nothing else."""
+"""Determinism: a recipe gives the same sample in every thread and process, without side effects."""
 
 from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from ..errors import PluginFailed, SSRLError
 from . import elsewhere
 from .criteria import Family, Trial
 from .report import Outcome
-from .samples import Plan, digest, make
+from .samples import Made, Plan, digest, make, make_on
 
 family = Family("determinism")
 
@@ -21,42 +22,52 @@ PROCESS_SECONDS = 120.0
 
 @family("repeated", "made again, in reverse order, every sample is the same")
 def repeated(trial: Trial) -> Outcome:
-    """Pixels, prompt, truth and params."""
-    changed = [i for i, known in reversed(trial.digests.items()) if _digest(trial.plan, i) != known]
+    """Compares pixels, prompt, truth and params."""
+    changed = [i for i, known in reversed(trial.digests.items()) if _digest(make(trial.plan, i)) != known]
     return _outcome(changed, len(trial.few))
 
 
 @family("threads", "made in four threads at once, every sample is the same")
 def threads(trial: Trial) -> Outcome:
-    """As the agent loop's workers make them."""
-    indices = [made.index for made in trial.few]
+    """Also compares with samples made in this thread, since ``find_sample`` uses a thread of its own."""
+    indices = list(trial.digests)
+    here = [_digest(make_on(trial.plan, made.source, made.index)) for made in trial.few]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda index: _digest(trial.plan, index), indices))
-    changed = [index for index, one in zip(indices, found, strict=True) if one != trial.digests[index]]
+        there = list(pool.map(lambda index: _digest(make(trial.plan, index)), indices))
+    changed = [index for index, *found in zip(indices, here, there, strict=True) if {*found} != {trial.digests[index]}]
     return _outcome(changed, len(indices))
 
 
 @family("processes", "made in other processes with other hash seeds, every sample is the same")
 def processes(trial: Trial) -> Outcome:
-    """Two processes, one of them in reverse order."""
-    indices = [made.index for made in trial.few]
+    """Compares with two processes, one of which makes the samples in reverse order.
+
+    Each process makes the samples of all levels: most of its time goes into its start and into the images, which the
+    levels share.
+    """
+    indices = list(trial.digests)
     changed: set[int] = set()
     for hash_seed, order in (("0", indices), ("4242", indices[::-1])):
-        for index, one in zip(order, _elsewhere(trial.plan, order, hash_seed), strict=True):
-            if bytes.fromhex(one) != trial.digests[index]:
-                changed.add(index)
+        if hash_seed not in trial.memo:
+            plans = [asdict(replace(trial.plan, level=level)) for level in trial.levels]
+            limit = PROCESS_SECONDS * len(plans)
+            trial.memo[hash_seed] = elsewhere.ask(digests, [plans, order], seconds=limit, hash_seed=hash_seed)
+        found = trial.memo[hash_seed][trial.levels.index(trial.plan.level)]
+        if isinstance(found, str):
+            raise PluginFailed(found)
+        changed |= {i for i, one in zip(order, found, strict=True) if one != trial.digests[i].hex()}
     return _outcome(sorted(changed), len(indices))
 
 
 @family("inputs", "the source image is not written to, and global random state is left alone")
 def inputs(trial: Trial) -> Outcome:
-    """Arrays are handed over read-only; here, a task that made them writable is found too."""
+    """The arrays are read-only. This also finds a task that makes them writable."""
     changed = [f"the source image, by sample {made.index}" for made in trial.few if not made.untouched]
     states = random.getstate(), np.random.get_state()
     try:
         for made in trial.few[:8]:
             random.seed(made.index)
-            np.random.seed(made.index + 1)  # a task that seeds it with a constant would leave what it left before
+            np.random.seed(made.index + 1)  # reveals a task that always sets the same seed
             before = _random_state()
             make(trial.plan, made.index)
             if before != _random_state():
@@ -82,8 +93,7 @@ def _outcome(changed: list[int], count: int) -> Outcome:
     )
 
 
-def _digest(plan: Plan, index: int) -> bytes:
-    made = make(plan, index)
+def _digest(made: Made) -> bytes:
     return digest(made.sample, made.prompt)
 
 
@@ -92,12 +102,12 @@ def _random_state() -> tuple[object, ...]:
     return random.getstate(), repr(state)
 
 
-def _elsewhere(plan: Plan, indices: list[int], hash_seed: str) -> list[str]:
-    """The digests of samples that another process makes."""
-    arguments = [asdict(plan), indices]
-    return list(elsewhere.ask(digests, arguments, seconds=PROCESS_SECONDS, hash_seed=hash_seed))
-
-
-def digests(plan: dict[str, Any], indices: list[int]) -> list[str]:
-    """The digests of samples in hexadecimal; called in another process."""
-    return [_digest(Plan(**plan), index).hex() for index in indices]
+def digests(plans: list[dict[str, Any]], indices: list[int]) -> list[list[str] | str]:
+    """For each plan the digests of samples in hexadecimal, or the error message; called in another process."""
+    found: list[list[str] | str] = []
+    for plan in plans:
+        try:
+            found.append([_digest(make(Plan(**plan), index)).hex() for index in indices])
+        except SSRLError as err:  # the other levels can still be compared
+            found.append(str(err))
+    return found

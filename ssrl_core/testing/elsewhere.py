@@ -1,4 +1,4 @@
-"""Questions that only another process can answer: other hash seeds, code that never returns, fresh imports."""
+"""Function calls in a new Python process: for another hash seed, a time limit on any code, or fresh imports."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 
 def ask(function: Callable[..., Any], arguments: list[Any], *, seconds: float, hash_seed: str = "0") -> Any:
-    """The result of a function that a new Python process calls. The process finds the same plugins.
+    """The result of a function that a new Python process calls. The process has the same import path.
 
     Args:
-        function: of a module of this package.
-        arguments: plain JSON values.
+        function: a public function of an importable module; its result is plain JSON.
+        arguments: plain JSON.
         seconds: time limit.
-        hash_seed: of the process.
+        hash_seed: PYTHONHASHSEED of the process.
 
     Raises:
         TimeoutError: the process exceeded the limit and was ended.

@@ -1,9 +1,8 @@
-"""What can be measured on the pictures of a sample without understanding them.
+"""Low-level image features that can reveal the answer of a sample.
 
-Every group is a way in which the making of a puzzle has been seen to tell its answer: resampling that changes the
-sharpness of the right candidate, the blocks of a JPEG source that say where a patch comes from, seams, marks at the
-border, colours, sizes. Pictures of one sample are also compared with each other; a picture that holds a grid is
-measured cell by cell, on grids of 2 x 2, 3 x 3, 4 x 4, 1 x 4 and 4 x 1.
+Each group detects one known kind of leak: resampling changes the sharpness of the right candidate, JPEG blocks show
+where a patch comes from; also seams, border pixels, colours and sizes. The features compare the images of a sample with
+each other. They also cover the cells of the first image on grids of 2 x 2, 3 x 3, 4 x 4, 1 x 4 and 4 x 1.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ import numpy as np
 from PIL import Image
 
 Features = Mapping[str, np.ndarray]
-"""Group -> numbers, float32, of one length for all samples with pictures of the same number."""
-
-GROUPS = ("sizes", "sharpness", "blocks", "seams", "borders", "colours")
+"""Group -> float32 vector. The length is the same for all samples with the same number of images."""
 
 _FINE = 12  # cells a side; 2, 3 and 4 divide it
 _GRIDS = ((2, 2), (3, 3), (4, 4), (1, 4), (4, 1))
@@ -28,25 +25,18 @@ _FINE_DETAIL = 12.0  # grey levels
 _PROFILE = 48
 
 
-def measure(images: Sequence[Image.Image]) -> Features:
-    """The features of a sample's pictures; see ``GROUPS``."""
+def measure(images: Sequence[Image.Image], groups: Sequence[str]) -> Features:
+    """The features of these ``GROUPS`` for the images of a sample."""
     pictures = [np.asarray(image.convert("RGB")) for image in images]
     greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in pictures]
-    return {
-        "sizes": _sizes(images),
-        "sharpness": _compared([_sharpness(grey) for grey in greys], _cells(greys[0], _cell_sharpness)),
-        "blocks": _compared([_blocks(grey) for grey in greys], _cell_blocks(greys[0])),
-        "seams": _compared([_seams(grey) for grey in greys]),
-        "borders": _compared([_borders(picture) for picture in pictures]),
-        "colours": _colours(pictures),
-    }
+    return {group: _MEASURES[group](pictures, greys) for group in groups}
 
 
 def _compared(rows: Sequence[np.ndarray], *more: np.ndarray) -> np.ndarray:
-    """The numbers of each picture, and what sets each apart from the pictures of its sample (the first left out)."""
+    """The numbers of each image, and how each candidate (all images but the first) differs from the others."""
     table = np.stack(rows)
     parts = [table.ravel(), *more]
-    if len(table) > 2:  # the first shows the scene, the others are candidates
+    if len(table) > 2:
         candidates = table[1:]
         spread = candidates.std(axis=0) + 1e-6
         parts += [((candidates - candidates.mean(axis=0)) / spread).ravel()]
@@ -54,22 +44,20 @@ def _compared(rows: Sequence[np.ndarray], *more: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts).astype(np.float32))
 
 
-def _sizes(images: Sequence[Image.Image]) -> np.ndarray:
-    rows = []
-    for image in images:
-        files = []
-        for kind, options in (("JPEG", {"quality": 90}), ("PNG", {"compress_level": 1})):
-            file = io.BytesIO()
-            image.convert("RGB").save(file, kind, **options)
-            files.append(file.tell())
-        rows.append(np.array([*image.size, image.width / image.height, *np.log(files)]))
-    return _compared(rows)
+def _sizes(picture: np.ndarray) -> np.ndarray:
+    """Width, height, aspect ratio, and the logarithms of the sizes as JPEG and PNG files."""
+    image, files = Image.fromarray(picture), []
+    for kind, options in (("JPEG", {"quality": 90}), ("PNG", {"compress_level": 1})):
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        files.append(file.tell())
+    return np.array([*image.size, image.width / image.height, *np.log(files)])
 
 
 def _sharpness(grey: np.ndarray) -> np.ndarray:
-    """Variance of the Laplacian, and the share of energy in each band of the spectrum, as logarithms."""
+    """Logarithms of the Laplacian's variance and of the spectral energy in each band."""
     inner = cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2]
-    side = min(128, *grey.shape)  # the middle: enough for a spectrum
+    side = min(128, *grey.shape)  # the centre is enough for a spectrum
     top, left = (grey.shape[0] - side) // 2, (grey.shape[1] - side) // 2
     middle = grey[top : top + side, left : left + side]
     window = np.hanning(side)
@@ -80,12 +68,12 @@ def _sharpness(grey: np.ndarray) -> np.ndarray:
 
 
 def _cell_sharpness(grey: np.ndarray) -> np.ndarray:
-    """The energy of the Laplacian at each pixel, bounded: the steps at gutters and labels would drown the rest."""
+    """The clipped Laplacian energy of each pixel; without clipping, gutters and labels would dominate."""
     return np.square(np.clip(cv2.Laplacian(grey, cv2.CV_32F), -_FINE_DETAIL, _FINE_DETAIL))
 
 
 def _cells(grey: np.ndarray, density: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The logarithm of a density, averaged over the cells of all grids; relative to the picture's mean."""
+    """The log density of each cell of all grids, relative to the image's mean."""
     fine = cv2.resize(density(grey), (_FINE, _FINE), interpolation=cv2.INTER_AREA)
     found = [cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).ravel() for rows, columns in _GRIDS]
     cells: np.ndarray = np.log(np.concatenate(found) + 1e-3) - np.log(fine.mean() + 1e-3)
@@ -103,19 +91,19 @@ def _phases(steps: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _curvature(grey: np.ndarray, axis: int) -> np.ndarray:
-    """How much more a pixel differs from the next than the two beside them do: high at the edge of a JPEG block."""
+    """How much a step between pixels exceeds the steps beside it, clipped; high at the edges of JPEG blocks."""
     step = np.abs(np.diff(grey, axis=axis))
     beside = np.roll(step, 1, axis=axis) + np.roll(step, -1, axis=axis)
     return np.minimum(np.maximum(step - beside / 2, 0), 16)
 
 
 def _blocks(grey: np.ndarray) -> np.ndarray:
-    """How much stands out at each phase of an 8 x 8 grid, across and down."""
+    """The block edges at each phase of an 8 x 8 grid, horizontally and vertically."""
     return np.concatenate([_phases(_curvature(grey, axis), axis) for axis in (1, 0)])
 
 
 def _cell_blocks(grey: np.ndarray) -> np.ndarray:
-    """The same in every cell of the grids, at phases of the whole picture."""
+    """The same for every cell of the grids, at phases of the whole image."""
     curves = {axis: _curvature(grey, axis) for axis in (1, 0)}
     found = []
     for rows, columns in _GRIDS:
@@ -129,7 +117,7 @@ def _cell_blocks(grey: np.ndarray) -> np.ndarray:
 
 
 def _seams(grey: np.ndarray) -> np.ndarray:
-    """The mean step along each of 48 lines across and down, relative to all."""
+    """The largest mean step in each of 48 bins of columns and of rows, relative to the mean of all."""
     profiles = []
     for axis in (1, 0):
         line = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)[None]
@@ -140,7 +128,7 @@ def _seams(grey: np.ndarray) -> np.ndarray:
 
 
 def _borders(picture: np.ndarray) -> np.ndarray:
-    """Mean, spread and step inwards of the outermost lines of pixels on each side."""
+    """Mean, standard deviation and step to the next line, for the outermost line of pixels on each side."""
     values = picture.astype(np.float32)
     found = []
     for outer, inner in ((values[0], values[1]), (values[-1], values[-2]), (values[:, 0], values[:, 1]),
@@ -150,14 +138,26 @@ def _borders(picture: np.ndarray) -> np.ndarray:
 
 
 def _colours(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean and spread of the colours, and how far those of each picture are from those of the first."""
-    means = np.array([[*picture.mean(axis=(0, 1)), *picture.std(axis=(0, 1))] for picture in pictures])
+    """Mean and standard deviation of the colours of each image, and their distance from those of the first."""
+    means = np.array([np.concatenate(cv2.meanStdDev(picture)).ravel() for picture in pictures])
     away = np.abs(means - means[0])
     return _compared(list(np.hstack((means, away))), _cells_of_colour(pictures[0]))
 
 
 def _cells_of_colour(picture: np.ndarray) -> np.ndarray:
-    """The mean colour of every cell of the grids, relative to the picture's."""
+    """The mean colour of every cell of the grids, relative to the image's mean."""
     fine = cv2.resize(picture.astype(np.float32), (_FINE, _FINE), interpolation=cv2.INTER_AREA)
     found = [cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).ravel() for rows, columns in _GRIDS]
     return np.asarray(np.concatenate(found) - fine.mean())
+
+
+_MEASURES: dict[str, Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]] = {
+    "sizes": lambda pictures, _: _compared(list(map(_sizes, pictures))),
+    "sharpness": lambda _, greys: _compared(list(map(_sharpness, greys)), _cells(greys[0], _cell_sharpness)),
+    "blocks": lambda _, greys: _compared(list(map(_blocks, greys)), _cell_blocks(greys[0])),
+    "seams": lambda _, greys: _compared(list(map(_seams, greys))),
+    "borders": lambda pictures, _: _compared(list(map(_borders, pictures))),
+    "colours": lambda pictures, _: _colours(pictures),
+}
+
+GROUPS = tuple(_MEASURES)

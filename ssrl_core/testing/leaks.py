@@ -1,8 +1,7 @@
-"""Leaks: classifiers that see what a model should not need, and must stay at chance.
+"""Leaks: classifiers on the prompt or on low-level features must not predict the truth better than chance.
 
-The pictures' features (see ``features``) are those of samples from windows of images in random orientation: what a
-photograph itself tells (the sky is above, the subject in the middle) is gone, and what the making of the puzzle left
-behind remains.
+The features (see ``features``) come from the oriented samples. Random windows and orientations remove what a photograph
+itself reveals (the sky is above, the subject in the centre). What remains are traces of the generation.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ family = Family("leaks")
 
 FEWEST = 60
 PARTS = 4
-"""Parts of an answer (the numbers of an order, for example) that classifiers are asked for, from the left."""
+"""Words of an answer (for example the numbers of an order) that classifiers predict, from the left."""
 
 FEW_ANSWERS = 16
-"""Answers up to this number are also guessed as a whole."""
+"""Classifiers also predict the whole answer if there are at most this many answers."""
 
 
 @family("prompt", "the text of the prompt alone does not tell the truth")
 def prompt(trial: Trial) -> Outcome:
-    """Classifiers on the words of the prompts that vary, their places, and pairs of them."""
+    """Classifiers on the varying words of the prompts, their positions, and pairs of them."""
     rows = [*trial.natural, *trial.oriented]
-    # Nothing of the picture is looked at, so its identity needs no folds of its own.
+    # The features contain nothing of the image, so the folds need not separate images.
     return _guessed(trial, rows, words([row.prompt for row in rows]), groups=[str(row.index % 6) for row in rows])
 
 
@@ -49,16 +48,11 @@ SAYS = {
 def _criterion(group: str) -> Callable[[Trial], Outcome]:
     def check(trial: Trial) -> Outcome:
         by_shape: dict[tuple[int, ...], list[Row]] = {}
-        for row in trial.oriented:  # samples may have different numbers of pictures
+        for row in trial.oriented:  # samples may have different numbers of images
             by_shape.setdefault(row.features[group].shape, []).append(row)
         lots = [rows for rows in by_shape.values() if len(rows) >= FEWEST] or list(by_shape.values())[:1]
         outcomes = [
-            _guessed(
-                trial,
-                rows,
-                np.stack([row.features[group] for row in rows]),
-                groups=[row.image_id for row in rows],
-            )
+            _guessed(trial, rows, np.stack([r.features[group] for r in rows]), groups=[r.image_id for r in rows])
             for rows in lots
         ]
         return max(outcomes, key=lambda outcome: outcome.figures["accuracy"] - outcome.figures["bound"])
@@ -98,10 +92,10 @@ def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups:
 
 
 def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], float]]:
-    """What classifiers are asked for: (name, value for each sample, chance).
+    """What classifiers predict: (name, value for each sample, chance).
 
-    The whole answer where there are few; each of its first parts, since a leak of a part is seen sooner than that of
-    the whole; and for numbers, in which third they lie.
+    The whole answer if there are few answers; each of the first words, because fewer samples reveal a leak of a word
+    than a leak of the whole answer; and for numbers the third of the range.
     """
     space = list(trial.level.answers or truths)
     found = []
@@ -123,16 +117,15 @@ def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], f
 
 
 def _part_chance(space: Sequence[str], place: int, trial: Trial) -> float:
-    """The share of the most frequent part at a place, for a guesser who sees what the prompt shows of its kind."""
+    """Best accuracy for the word at a place given only the answer type."""
     kinds = [[tokens(answer)[place:][:1] for answer in answers] for answers in trial.by_kind(space).values()]
     return sum(max(map(parts.count, parts)) for parts in kinds) / len(space)
 
 
 def words(prompts: Sequence[str], *, most: int = 60) -> np.ndarray:
-    """One column for each word at a place of a line that is in some prompts and not in all, and for pairs of them.
+    """One column for each word at a position that some prompts have and others lack, and for each pair of these.
 
-    A pair matters where a fact of the question (which way one faces) and the place of an option say something together
-    only.
+    Pairs matter because a fact of the question and the position of an option can exclude an answer only together.
     """
     found = [
         {f"{i}:{word}" for i, line in enumerate(text.splitlines()) for word in (line, *line.split())}

@@ -1,4 +1,4 @@
-"""What the conformance kit found: a list of checks, for people and for programs."""
+"""The report of the conformance kit: a list of checks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Status = Literal["passed", "failed", "declared", "not run"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one criterion measured.
+    """The result of one criterion.
 
     Attributes:
-        passed: whether the measured value keeps the bound.
-        measured, bound: in words and figures.
-        figures: the same as numbers.
-        remedy: what an author can do about a failure.
+        passed: whether the measured value is within the bound.
+        measured, bound: as text.
+        figures: the measured values as numbers.
+        remedy: what the author can do about a failure.
     """
 
     passed: bool
@@ -34,10 +34,10 @@ class Check:
 
     Attributes:
         id: of the criterion, e.g. ``leaks.prompt``.
-        level: of the task; None where the criterion does not depend on it.
-        expected: what is demanded, in words.
-        status: ``passed``; ``failed``; ``declared``, a failure that the task declares; ``not run``.
-        reason: why it is declared or was not run, or what to do about a failure.
+        level: of the task; None if the criterion is the same for all levels.
+        expected: the requirement in words.
+        status: ``declared`` is a failure that the task declares in its ``known_failures``.
+        reason: why the failure is declared, why the check was not run, or what to do about a failure.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All checks of one task, with what they were made on."""
+    """All checks of one task, and the settings of the samples."""
 
     task: str
     distribution: str
@@ -76,24 +76,17 @@ class Report:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The checks that failed without being declared."""
+        """The checks with status ``failed``."""
         return tuple(check for check in self.checks if check.status == "failed")
 
     @property
     def summary(self) -> str:
-        """How many checks ran, in a line."""
+        """The number of checks by status, in one line."""
         counts = self.counts
         ran = len(self.checks) - counts.get("not run", 0)
         parts = [f"{counts.get('passed', 0)} passed"]
-        parts += [
-            f"{counts[status]} {text}"
-            for status, text in (
-                ("failed", "failed"),
-                ("declared", "failed as the task declares"),
-                ("not run", "were not run"),
-            )
-            if status in counts
-        ]
+        words = {"failed": "failed", "declared": "failed as the task declares", "not run": "were not run"}
+        parts += [f"{counts[status]} {text}" for status, text in words.items() if status in counts]
         return f"{self.task}: {ran} checks ran in {self.seconds:.0f} s: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:

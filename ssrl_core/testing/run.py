@@ -1,4 +1,4 @@
-"""Run every criterion on one task."""
+"""``check_task``: run criteria on one task."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from ..plugins import Task, find, load_task
 from ..sources import open_source
 from . import ambiguity, bias, contract, determinism, health, leaks, verifier
 from .criteria import Criterion, Family, NotRun, Solve, Trial, Variants
+from .features import GROUPS
 from .report import Check, Outcome, Report, Status
 from .samples import Plan, Row, make, rows
 
 SAMPLES = 1000
 SIZE = 256
 FEW = 24
-"""Samples that are kept with their images; a tenth of all where that is more."""
+"""The least number of samples that are kept with their images; otherwise a tenth of all."""
 CHUNK = 50
 CHUNK_SECONDS = 180.0
 
@@ -49,7 +50,6 @@ _FAMILIES: tuple[Family, ...] = (
 CRITERIA: tuple[Criterion, ...] = tuple(criterion for family in _FAMILIES for criterion in family.criteria)
 """Every criterion, in the order of the report."""
 
-_MEASURING = ("leaks.", "bias.sizes")
 _VERIFYING = ("verifier.", "hacking.")
 _MADE = "contract.generates"
 _MADE_EXPECTED = "every sample can be made, fifty within three minutes, with params of plain JSON"
@@ -74,22 +74,22 @@ def check_task(
 
     Args:
         name: of the task.
-        source: URI of the images; with depth, if the task needs it.
-        samples: drawn a level from images as they are, and as many from images cut and turned at random.
-        size: pixels of the longer side to which images are brought.
-        seed: of everything random.
-        levels: those to check; all where None.
+        source: URI of the images, with depth if the task needs it.
+        samples: number of natural and of oriented samples for each level; see ``samples``.
+        size: working size of the images, pixels of the longer side.
+        seed: of all random choices.
+        levels: levels to check; None for all.
         options: of the task, as in a mix.
-        solve: an oracle: all right answers of a sample, from the image it was made of (at the working size).
-        variants: further ways to write a truth that must score 1.0.
-        only: ids of criteria, or of families of them; all where empty.
-        workers: processes that draw samples; with 0, this one does, and a task that hangs is waited for.
-        on_check: called with each check as it is done.
+        solve: an oracle, which returns all right answers of a sample, given its image at the working size.
+        variants: returns further spellings of a truth that must score 1.0.
+        only: ids of criteria or families; empty for all.
+        workers: number of worker processes that make samples; with 0, this process makes them.
+        on_check: called with each finished check.
 
     Raises:
-        UnknownPlugin, DuplicatePlugin: there is no such task, or more than one.
-        SourceError: the source cannot be opened, or lacks the depth that the task needs.
-        SSRLError: a level or an option does not exist.
+        UnknownPlugin, DuplicatePlugin: no task, or more than one, has this name.
+        SourceError: the source cannot be opened, has no images, or lacks the depth that the task needs.
+        SSRLError: a level, an option or a criterion does not exist.
     """
     start = time.monotonic()
     plugin = find(name)
@@ -99,11 +99,6 @@ def check_task(
     def add(check: Check) -> None:
         checks.append(check)
         on_check(check)
-
-    def hangs() -> bool:
-        return any(
-            check.id == "verifier.returns" and check.status == "failed" and not check.figures for check in checks
-        )
 
     try:
         task = load_task(name)
@@ -123,12 +118,20 @@ def check_task(
             text = explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model, content=options or {})
             raise SSRLError(text) from err
         plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
-        measured = any(criterion.id.startswith(_MEASURING) for criterion in criteria)
-        with _drawn(plans, samples, workers, measured=measured) as drawn:
+        memo: dict[str, Any] = {}
+        with _drawn(plans, samples, workers, groups=_groups(criteria)) as drawn:
             for plan, lots in drawn:
-                trial = Trial(task, plan, solve=solve, variants=variants, criteria=frozenset(c.id for c in CRITERIA))
+                trial = Trial(
+                    task,
+                    plan,
+                    chosen,
+                    solve=solve,
+                    variants=variants,
+                    criteria=frozenset(criterion.id for criterion in CRITERIA),
+                    memo=memo,
+                )
                 wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
-                _check_level(trial, lots, wanted, add, hangs=hangs)
+                _check_level(trial, lots, wanted, add)
     return Report(
         task=name,
         distribution=plugin.distribution,
@@ -162,15 +165,21 @@ def _is_of(criterion: Criterion, name: str) -> bool:
     return criterion.id == name or criterion.id.startswith(f"{name}.")
 
 
+def _groups(criteria: Sequence[Criterion]) -> tuple[str, ...]:
+    """The groups of features that these criteria need."""
+    ids = {criterion.id for criterion in criteria}
+    return tuple(group for group in GROUPS if f"leaks.{group}" in ids or f"bias.{group}" in ids)
+
+
 _Lot = Callable[[], list[Row]]
 
 
 @contextmanager
 def _drawn(
-    plans: Sequence[Plan], samples: int, workers: int, *, measured: bool
+    plans: Sequence[Plan], samples: int, workers: int, *, groups: Sequence[str]
 ) -> Iterator[list[tuple[Plan, tuple[_Lot, _Lot]]]]:
-    """What gives the rows of each plan, as they are and oriented; drawn ahead in other processes."""
-    pairs = [(plan, replace(plan, oriented=True, measured=measured, split="check oriented")) for plan in plans]
+    """For each plan two functions that return its natural and its oriented rows; worker processes make them ahead."""
+    pairs = [(plan, replace(plan, oriented=True, groups=groups, split="check oriented")) for plan in plans]
     if workers == 0:
         yield [
             (plan, (partial(rows, plan, range(samples)), partial(rows, other, range(samples)))) for plan, other in pairs
@@ -185,13 +194,13 @@ def _drawn(
     try:
         yield [(plan, (submit(plan), submit(other))) for plan, other in pairs]
     finally:
-        for process in list((pool._processes or {}).values()):  # a hung task would be waited for
+        for process in list((pool._processes or {}).values()):  # shutdown would wait for a task that hangs
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Let this process end with the one that wants its samples, however that ends, and whatever it is at."""
+    """End this worker process when its parent ends, even if the parent is killed or the task hangs."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -211,8 +220,6 @@ def _check_level(
     lots: tuple[_Lot, _Lot],
     criteria: Sequence[Criterion],
     add: Callable[[Check], None],
-    *,
-    hangs: Callable[[], bool],
 ) -> None:
     level = trial.plan.level
     try:
@@ -232,7 +239,7 @@ def _check_level(
     add(Check(_MADE, level, _MADE_EXPECTED, f"{len(natural) + len(oriented)} samples", "all", "passed"))
     trial = replace(trial, few=few, natural=natural, oriented=oriented)
     for criterion in criteria:
-        if criterion.id.startswith(_VERIFYING) and hangs():
+        if criterion.id.startswith(_VERIFYING) and trial.memo.get("verifier hangs"):
             add(Check(criterion.id, level, criterion.expected, "", "", "not run", "the verifier does not return"))
         else:
             add(_check(criterion, trial))
@@ -246,7 +253,7 @@ def _check(criterion: Criterion, trial: Trial) -> Check:
         return Check(criterion.id, level, criterion.expected, "", "", "not run", str(err))
     except SSRLError as err:
         outcome = Outcome(False, str(err), "no error")
-    except Exception as err:  # of the author's oracle, or of a task's own types
+    except Exception as err:  # for example, of the author's oracle
         where = traceback.extract_tb(err.__traceback__)[-1]
         outcome = Outcome(False, f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})", "no error")
     known = trial.task.info.known_failures

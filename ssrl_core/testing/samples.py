@@ -1,9 +1,9 @@
-"""The samples that the kit looks at: drawn as in training, from a pool of images, with what is measured on each.
+"""The samples of the kit, made by ``find_sample`` as in training, from a pool of images.
 
-Two lots are drawn a level. ``natural`` has the images as they are. ``oriented`` has a random window of each, turned or
-mirrored at random, before the task sees it: whatever in it still tells the truth was left there by the making of the
-puzzle, since the photograph's own up, down, left, right and middle are gone. All images are brought to 640 pixels and
-saved as JPEG of quality 75 first, so that the traces of a lossy source are there to be found.
+The kit makes two sets for each level. ``natural`` uses the images as they are. ``oriented`` uses a random window of
+each image, rotated and mirrored at random, before the task sees it. It has no photographer's up, down or centre, so
+what still reveals the truth comes from the generation. All images are first saved as JPEG files with quality 75, so
+that traces of a lossy source can be found.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ POOL_QUALITY = 75
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to draw samples for: a task at a level, from a source.
+    """A set of samples: a task at a level with images from a source.
 
     Attributes:
         options: of the task, as in a mix.
-        size: pixels of the longer side to which images are brought.
-        oriented: whether images are cut, turned and mirrored at random.
-        measured: whether the features of the pictures are kept.
-        split: names the streams of random numbers, so that lots do not share samples.
+        size: working size, pixels of the longer side.
+        oriented: whether images are cropped, rotated and mirrored at random.
+        groups: groups of features that are measured; see ``features``.
+        split: part of the name of the random streams, so that sets do not share samples.
     """
 
     task: str
@@ -52,18 +52,18 @@ class Plan:
     size: int
     seed: int
     oriented: bool = False
-    measured: bool = False
+    groups: Sequence[str] = ()
     split: str = "check"
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A sample with the image it was made of (at the working size), the prompt, and what it took.
+    """A sample, its source image at the working size, and its prompt.
 
     Attributes:
-        rejections: reasons for which images were rejected before this one.
-        seconds: of processor time in the task's own code, for the image that was accepted.
-        untouched: whether the task left the arrays of its source as they were.
+        rejections: reasons of the images that were rejected before this one.
+        seconds: processor time of the plugin's own code for the accepted image.
+        untouched: whether the arrays of the source are unchanged.
     """
 
     index: int
@@ -77,7 +77,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is kept of a sample when its images are gone."""
+    """The facts of a sample that criteria need, without its images."""
 
     index: int
     image_id: str
@@ -92,24 +92,24 @@ class Row:
 
 
 def make(plan: Plan, index: int) -> Made:
-    """Sample ``index`` of a plan, made as a mix makes it.
+    """Sample ``index`` of a plan.
 
     Raises:
-        SourceError: none of the images can be used; the message counts the reasons.
+        SourceError: no image can be used; the message counts the reasons.
         PluginError: the task failed on an image.
     """
     task = load_task(plan.task)
-    offered: list[tuple[SourceImage, bytes]] = []
+    offered: list[Any] = []
 
     def load(_: Task, recipe: Recipe) -> SourceImage:
-        image = _pool_image_for(plan, recipe, depth=task.info.needs_depth)
-        offered.append((image, _content(image)))
+        image = _image(plan, recipe, depth=task.info.needs_depth)
+        offered[:] = image, _content(image)
         return image
 
     rejections = Counter[str]()
     recipe_of = partial(_recipe, plan, task, index)
     example = find_sample(task, recipe_of, load=load, rejections=rejections, max_failures=1)
-    image, before = offered[-1]
+    image, before = offered
     return Made(
         index=index,
         source=image,
@@ -122,7 +122,7 @@ def make(plan: Plan, index: int) -> Made:
 
 
 def make_on(plan: Plan, image: SourceImage, number: int) -> Made:
-    """A sample of one given image. Raises SourceRejected or a PluginError."""
+    """Sample ``number`` of a plan, made of the given image in this thread. Raises SourceRejected or PluginError."""
     task = load_task(plan.task)
     recipe = replace(_recipe(plan, task, number, 0), image_id=image.id)
     sample = generate(task, recipe, image)
@@ -130,8 +130,7 @@ def make_on(plan: Plan, image: SourceImage, number: int) -> Made:
 
 
 def _recipe(plan: Plan, task: Task, index: int, attempt: int) -> Recipe:
-    ids = pool_ids(plan.source, plan.seed)
-    rng = _image_rng(plan, index, attempt)
+    image_id, _ = _draw(plan, index, attempt)
     return Recipe(
         task=plan.task,
         task_version=task.info.version,
@@ -141,20 +140,22 @@ def _recipe(plan: Plan, task: Task, index: int, attempt: int) -> Recipe:
         level=plan.level,
         options=plan.options,
         source=plan.source,
-        image_id=ids[rng.integers(len(ids))],
+        image_id=image_id,
         attempt=attempt,
         size=plan.size,
     )
 
 
-def _image_rng(plan: Plan, index: int, attempt: int) -> np.random.Generator:
-    return generator(plan.seed, stream=stream(plan.task, plan.split, "image"), index=index, attempt=attempt)
+def _draw(plan: Plan, index: int, attempt: int) -> tuple[str, np.random.Generator]:
+    """The id of the image for an attempt, and the generator that draws its window, orientation and crop."""
+    ids = pool_ids(plan.source, plan.seed)
+    rng = generator(plan.seed, stream=stream(plan.task, plan.split, "image"), index=index, attempt=attempt)
+    return ids[rng.integers(len(ids))], rng
 
 
-def _pool_image_for(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
-    """The read-only image of a recipe: from the pool, cut and turned if the plan says so, as JPEG, at working size."""
-    rng = _image_rng(plan, recipe.index, recipe.attempt)
-    rng.integers(len(pool_ids(plan.source, plan.seed)))  # the draw of the image
+def _image(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
+    """The read-only image of a recipe: from the pool, oriented if the plan says so, as JPEG, at the working size."""
+    _, rng = _draw(plan, recipe.index, recipe.attempt)
     picture = pool_image(plan.source, recipe.image_id, seed=plan.seed, depth=depth)
     if plan.oriented:
         picture = orient(window(picture, rng=rng), int(rng.integers(8)))
@@ -172,8 +173,13 @@ def _content(source: SourceImage) -> bytes:
     return content.digest()
 
 
-def row(made: Made, *, measured: bool) -> Row:
-    """What is kept of a sample; its features only where they are ``measured``."""
+def rows(plan: Plan, indices: Sequence[int]) -> list[Row]:
+    """The rows of samples; called in worker processes."""
+    cv2.setNumThreads(1)
+    return [_row(make(plan, index), plan.groups) for index in indices]
+
+
+def _row(made: Made, groups: Sequence[str]) -> Row:
     return Row(
         index=made.index,
         image_id=made.source.id,
@@ -184,18 +190,12 @@ def row(made: Made, *, measured: bool) -> Row:
         digest=digest(made.sample, made.prompt),
         rejections=made.rejections,
         seconds=made.seconds,
-        features=measure(made.sample.images) if measured else {},
+        features=measure(made.sample.images, groups),
     )
 
 
-def rows(plan: Plan, indices: Sequence[int]) -> list[Row]:
-    """The rows of samples, for a worker process."""
-    cv2.setNumThreads(1)
-    return [row(make(plan, index), measured=plan.measured) for index in indices]
-
-
 def digest(sample: Sample, prompt: str) -> bytes:
-    """A fingerprint of pixels, prompt, truth and params."""
+    """A digest of 16 bytes of the pixels, prompt, truth and params."""
     print_ = hashlib.blake2b(digest_size=16)
     for image in sample.images:
         print_.update(repr((image.mode, image.size)).encode())
@@ -206,7 +206,7 @@ def digest(sample: Sample, prompt: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def pool_ids(source: str, seed: int) -> tuple[str, ...]:
-    """The ids of the images in the pool: up to 64 of the source, drawn at random."""
+    """The ids of up to ``POOL_SIZE`` random images of the source."""
     images = open_source(source)
     rng = generator(seed, stream="check/pool", index=0)
     count = min(POOL_SIZE, len(images))
@@ -220,7 +220,7 @@ def pool_ids(source: str, seed: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=2 * POOL_SIZE)
 def pool_image(source: str, image_id: str, *, seed: int, depth: bool) -> SourceImage:
-    """One image of the pool, at most 640 pixels long. Raises SourceRejected where it cannot be used."""
+    """One image of the pool, at most ``POOL_PIXELS`` long. Raises SourceRejected if it cannot be used."""
     image = load_image(open_source(source), image_id, depth=depth)
     if max(image.rgb.shape[:2]) > POOL_PIXELS:
         image = to_working_size(image, POOL_PIXELS, rng=generator(seed, stream=f"check/{image_id}", index=0))
@@ -228,14 +228,14 @@ def pool_image(source: str, image_id: str, *, seed: int, depth: bool) -> SourceI
 
 
 def as_jpeg(image: SourceImage) -> SourceImage:
-    """The image as a JPEG file of quality 75 would give it; its 8 x 8 blocks begin at the left upper corner."""
+    """The image after compression as a JPEG file; its 8 x 8 blocks begin at the upper left corner."""
     file = io.BytesIO()
     Image.fromarray(image.rgb).save(file, "JPEG", quality=POOL_QUALITY)
     return replace(image, rgb=np.asarray(Image.open(file)))
 
 
 def window(image: SourceImage, *, rng: np.random.Generator) -> SourceImage:
-    """A random part of the image, half as wide and high if that is enough for a task."""
+    """A random window of half the image's width and height, but not smaller than ``SMALLEST_SIDE``."""
     height, width = (max(side // 2, min(side, SMALLEST_SIDE)) for side in image.rgb.shape[:2])
     top = int(rng.integers(image.rgb.shape[0] - height + 1))
     left = int(rng.integers(image.rgb.shape[1] - width + 1))
@@ -250,7 +250,7 @@ def window(image: SourceImage, *, rng: np.random.Generator) -> SourceImage:
 
 
 def orient(image: SourceImage, which: int) -> SourceImage:
-    """The image in one of the eight orientations of a rectangle: mirrored across, down, and along the diagonal."""
+    """The image in orientation ``which`` of 8. Bit 0 mirrors horizontally, bit 1 vertically, bit 2 transposes."""
     rgb, depth, k = image.rgb, image.depth, image.intrinsics
     height, width = rgb.shape[:2]
     if which & 1:

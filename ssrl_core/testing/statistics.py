@@ -1,7 +1,7 @@
-"""Bounds on what may happen by chance, and the power of a test to see what is more.
+"""Bounds for statistical tests, and the power of these tests.
 
-A report makes some hundred tests. An honest one exceeds its bound once in 30,000 times (what a normal value does beyond
-four standard deviations), so a whole report on an honest task raises a false alarm about once in some hundred runs.
+A report makes about a hundred tests. Without a fault, a test exceeds its bound once in 30,000 times (four standard
+deviations of a normal value). A report on a sound task therefore has a false alarm once in several hundred runs.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from math import sqrt
 import numpy as np
 
 ALPHA = 3e-5
-"""The probability with which one honest test exceeds its bound."""
+"""The probability that a test without a fault exceeds its bound."""
 
 FOLDS = 3
-"""Parts of the images, each of which classifiers guess after they were fitted to the others."""
+"""Folds of the cross-validation."""
 
 CLASSIFIERS = 2
-"""Kinds of classifiers of which the better one counts."""
+"""Kinds of classifiers; the better one counts."""
 
-_POWER_Z = 1.645  # standard deviations above the bound at which 95% of all runs exceed it
+_POWER_Z = 1.645  # a mean this many standard deviations above the bound exceeds it in 95% of all runs
 
 
 def bound_above(chance: float, count: int, *, tries: int = 1) -> float:
-    """The share of right guesses, among ``count``, that a guesser with that chance does not exceed (exact binomial).
+    """The upper bound of the accuracy of a guesser with this chance (exact binomial, level ``ALPHA``).
 
     Args:
-        chance: of one guess, in (0, 1).
-        count: of guesses.
-        tries: how many guessers the best was picked from.
+        chance: the probability of a right guess, in (0, 1).
+        count: number of guesses.
+        tries: number of guessers of which the best counts (Bonferroni).
     """
     from scipy.stats import binom
 
@@ -38,15 +38,15 @@ def bound_above(chance: float, count: int, *, tries: int = 1) -> float:
 
 
 def detectable(chance: float, count: int, *, tries: int = 1) -> float:
-    """The smallest true share of right guesses that exceeds ``bound_above`` in 95% of all runs."""
+    """The smallest expected accuracy that exceeds ``bound_above`` in 95% of all runs."""
     bound = share = bound_above(chance, count, tries=tries)
-    for _ in range(20):  # the spread is that of the share itself, so this is a fixed point
+    for _ in range(20):  # a fixed point, since the standard deviation depends on the share
         share = min(1.0, bound + _POWER_Z * sqrt(share * (1 - share) / count))
     return share
 
 
 def uniform_p(values: Sequence[str], space: Sequence[str]) -> float:
-    """The p-value of a chi-square test of the values against a uniform draw from the space, which may have repeats."""
+    """The p-value of a chi-square test of the values against uniform draws from the space, which may have repeats."""
     from scipy.stats import chisquare
 
     counts, shares = Counter(values), Counter(space)
@@ -59,9 +59,9 @@ def uniform_p(values: Sequence[str], space: Sequence[str]) -> float:
 
 
 def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
-    """The p-value of a chi-square test that values do not depend on groups; 1.0 where there is one of either.
+    """The p-value of a chi-square test of independence; 1.0 if there is only one value or one group.
 
-    Classes that are expected in fewer than five cases are joined, since the test does not hold for them.
+    Values with an expected count below five are merged, because the test is not valid for them.
     """
     from scipy.stats import chi2_contingency
 
@@ -81,14 +81,14 @@ def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
 
 
 def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int) -> float:
-    """The share of targets that the best of two classifiers guesses on images that it was not fitted to.
+    """The cross-validated accuracy of the better of two classifiers: logistic regression and extremely random trees.
 
-    A logistic regression and a forest of random trees, cross-validation in ``FOLDS``; samples of one source image are
-    never on both sides, so that an image cannot be recognised.
+    A group is never split between training and test data, so that classifiers cannot recognise an image.
 
     Args:
         features: float, n x d.
-        targets, groups: n each; the group is the id of the source image.
+        targets: n values.
+        groups: n ids of source images.
         seed: of the trees.
     """
     import warnings
@@ -110,7 +110,7 @@ def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequenc
     ]
     folds = GroupKFold(n_splits=FOLDS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a guess need not be the best one
-        warnings.simplefilter("ignore", UserWarning)  # a rare value may be missing from a part
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is accurate enough
+        warnings.simplefilter("ignore", UserWarning)  # a rare value may be missing from a fold
         guesses = [cross_val_predict(model, table, labels, groups=list(groups), cv=folds) for model in models]
     return max(float((guess == labels).mean()) for guess in guesses)

@@ -1,4 +1,4 @@
-"""The conformance kit as tests that a plugin's own test file inherits."""
+"""The conformance kit as a test class that a plugin's tests inherit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .run import CRITERIA, check_task
 
 
 class PretextTaskTests:
-    """All criteria as tests, one each, over all levels.
+    """All criteria as tests, one for each criterion over all levels.
 
     ::
 
@@ -23,9 +23,9 @@ class PretextTaskTests:
     Attributes:
         task: name of the installed task.
         source: URI of the images, with depth if the task needs it.
-        samples: drawn a level; fewer are quicker and see only larger faults.
-        size: pixels of the longer side of images.
-        levels: those to check; all where None.
+        samples: number for each level; fewer samples take less time and reveal only larger faults.
+        size: pixels of the longer side of the images.
+        levels: levels to check; None for all.
         options: of the task, as in a mix.
     """
 
@@ -37,21 +37,22 @@ class PretextTaskTests:
     options: ClassVar[Mapping[str, Any]] = {}
 
     def solve(self, source: SourceImage, sample: Sample) -> Iterable[str]:
-        """An oracle, to be overridden: every answer that is right for the sample, found from the definition.
+        """All right answers of the sample according to the definition of the task; override it to add an oracle.
 
-        It sees the image that the task saw (with depth and camera) and what a model sees, and must not use what the
-        generator wrote into ``sample.params`` beyond what the prompt says too.
+        Args:
+            source: the image that the task received, with depth and camera.
+            sample: of ``params``, use only what the prompt says too.
         """
         raise NotImplementedError
 
     def variants(self, truth: str) -> Iterable[str]:
-        """Further ways to write a truth that must score 1.0, to be overridden."""
+        """Further spellings of a truth that must score 1.0; override it to add some."""
         return ()
 
     @pytest.fixture(scope="class")
     @classmethod
     def report(cls) -> Report:
-        """The report on the task; made once for all tests of a class."""
+        """The report on the task, shared by all tests of a class."""
         tests = cls()
         return check_task(
             cls.task,
@@ -66,7 +67,7 @@ class PretextTaskTests:
 
     @pytest.mark.parametrize("criterion", [criterion.id for criterion in CRITERIA])
     def test_conformance(self, report: Report, criterion: str) -> None:
-        """The task meets the criterion at every level, or declares why it does not."""
+        """The task meets the criterion at every level or declares the failure."""
         checks = [check for check in report.checks if check.id == criterion]
         unmade = [check for check in report.failed if check.id == "contract.generates"]
         failed = [check for check in checks if check.status == "failed"] or unmade

@@ -1,4 +1,4 @@
-"""The verifier: right answers score 1.0 in every harmless form, all else scores less, and nothing breaks it."""
+"""Verifier and reward: right answers score 1.0 in every harmless spelling, other texts score less, none breaks it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..answers import FORMAT_WEIGHT
 from ..errors import PluginFailed
 from ..plugins import load_task
-from ..reward import Key, score, score_all
+from ..reward import Key, score_all
 from . import elsewhere
 from .criteria import Family, NotRun, Trial, tokens
 from .report import Outcome
@@ -23,8 +23,8 @@ hacking = Family("hacking")
 
 MEGABYTE = 2**20
 SLOWEST = 0.1
-"""Seconds of processor time for an answer of a megabyte: some ten times what one pass of Python's own text methods
-takes, and a thousandth of what a quadratic one would."""
+"""Seconds of processor time for an answer of a megabyte: about ten passes of Python's text methods, and a thousandth of
+the time of a quadratic algorithm."""
 
 RETURN_SECONDS = 30.0
 REMEDY = "return 0.0 for answers longer than any right one before anything else; no nested repetitions in patterns"
@@ -34,7 +34,7 @@ MANY_ANSWERS = 64
 
 
 def variants_of(truth: str) -> list[str]:
-    r"""Ways to write an answer that no verifier may punish: case, white space, ``\text{}``, ``$``, ``**``, a dot."""
+    r"""Spellings of an answer that must score 1.0: case, white space, ``\text{}``, ``$``, ``**``, brackets, a dot."""
     return [
         truth,
         truth.upper(),
@@ -51,12 +51,13 @@ def variants_of(truth: str) -> list[str]:
 
 @family("returns", "for any text, a megabyte included, the verifier returns; at most 100 ms for the longest", once=True)
 def returns(trial: Trial) -> Outcome:
-    """In a process of its own, since one that does not return cannot be stopped from within."""
+    """Runs the verifier in a new process, because a call that does not return cannot be ended in this one."""
     sample = trial.few[0].sample
     try:
         arguments = [trial.task.name, sample.truth, dict(sample.params)]
         answer = elsewhere.ask(slowest_answer, arguments, seconds=RETURN_SECONDS)
     except TimeoutError as err:
+        trial.memo["verifier hangs"] = True
         return Outcome(False, str(err), f"{SLOWEST * 1e3:.0f} ms", remedy=REMEDY)
     slowest, worst = answer
     return Outcome(
@@ -70,14 +71,14 @@ def returns(trial: Trial) -> Outcome:
 
 @family("truth", "the truth scores 1.0")
 def truth(trial: Trial) -> Outcome:
-    """Of all samples."""
+    """The truths of all natural samples."""
     wrong = [row for row in trial.natural if _score(trial, row.truth, row.truth, row.params) != 1.0]
     return Outcome(not wrong, f"{len(wrong)} of {len(trial.natural)} truths score less", "0")
 
 
 @family("variants", "the truth scores 1.0 in other case, with white space, brackets, a dot, $, ** or \\text{}")
 def harmless_variants(trial: Trial) -> Outcome:
-    """The kit's variants, and those that the author declares."""
+    """The variants of the kit and of the author."""
     wrong: dict[str, None] = {}
     tried = 0
     for made in trial.few:
@@ -96,7 +97,7 @@ def harmless_variants(trial: Trial) -> Outcome:
 
 @family("others", "every other answer scores less than 1.0")
 def other_answers(trial: Trial) -> Outcome:
-    """All of the level's answers, or where they are not listed the truths of other samples."""
+    """The answers of the level, or the truths of other samples if the level does not list its answers."""
     space = trial.level.answers or tuple(dict.fromkeys(trial.truths))
     rng = random.Random(0)
     wrong, tried = [], 0
@@ -112,37 +113,37 @@ def other_answers(trial: Trial) -> Outcome:
 
 @family("garbage", "no text raises, and none scores 1.0 that lacks the words of the truth")
 def garbage(trial: Trial) -> Outcome:
-    """Random text of several alphabets, pieces and repetitions of the truth, control characters, surrogates."""
+    """Random text from several alphabets, parts and repetitions of the truth, control characters, surrogates."""
     wrong, tried = [], 0
     for made in trial.few[:8]:
         right = made.sample.truth
         for text in _garbage(right, seed=made.index):
             tried += 1
             try:
-                score = _score(trial, text, right, made.sample.params)
+                value = _score(trial, text, right, made.sample.params)
             except PluginFailed as err:
                 wrong.append(str(err))
                 continue
-            if score >= 1.0 and "".join(tokens(text)) != "".join(tokens(right)):
-                wrong.append(f"{text!r:.60} scores {score} for {right!r}")
+            if value >= 1.0 and "".join(tokens(text)) != "".join(tokens(right)):
+                wrong.append(f"{text!r:.60} scores {value} for {right!r}")
     return Outcome(not wrong, f"{len(wrong)} of {tried} texts" + (f", e.g. {wrong[0]:.300}" if wrong else ""), "0")
 
 
 @hacking("malformed", "completions without one box after thinking earn nothing; empty ones neither")
 def malformed(trial: Trial) -> Outcome:
-    """Completions that do not have the form earn exactly 0, even with the truth in them."""
+    """Completions without the required format have the reward 0, even if they contain the truth."""
     earned = []
     for made in trial.few:
-        for name, completion in _malformed(made.sample.truth):
-            reward = score(_key(trial, made.sample.truth, made.sample.params, FORMAT_WEIGHT), completion)["score"]
-            if float(reward) > 0:
-                earned.append(f"{name}: {reward}")
+        right, params = made.sample.truth, made.sample.params
+        names, completions = zip(*_malformed(right), strict=True)
+        rewards = _rewards(trial, [(text, right, params) for text in completions], format_weight=FORMAT_WEIGHT)
+        earned += [f"{name}: {reward}" for name, reward in zip(names, rewards, strict=True) if reward > 0]
     return Outcome(not earned, f"{len(earned)} earn something" + (f", e.g. {earned[0]}" if earned else ""), "0")
 
 
 @hacking("all at once", "a box that lists several answers is worth the format alone")
 def all_at_once(trial: Trial) -> Outcome:
-    """Lists of all or of two answers, joined in several ways, among them the truth; and the truth with an aside."""
+    """Lists of two or of all answers that contain the truth, and the truth beside another answer."""
     best, which = 0.0, ""
     for made in trial.few:
         right = made.sample.truth
@@ -150,34 +151,35 @@ def all_at_once(trial: Trial) -> Outcome:
         other = next((answer for answer in space if answer != right), None)
         if other is None:
             raise NotRun("there is only one answer")
-        for joint in (", ", " or ", "/", " ", "\n", " and ", "; "):
-            for listed in ([right, other], [other, right], space):
-                answer = joint.join(listed)
-                earned = _boxed(trial, [(answer, right, made.sample.params)])
-                if earned > best:
-                    best, which = earned, answer
-        for aside in (f"{right} {other}", f"{right}, or else {other}", f"not {other} but {right}"):
-            earned = _boxed(trial, [(aside, right, made.sample.params)])
-            if earned > best:
-                best, which = earned, aside
+        answers = [
+            joint.join(listed)
+            for joint in (", ", " or ", "/", " ", "\n", " and ", "; ")
+            for listed in ([right, other], [other, right], space)
+        ]
+        answers += [f"{right} {other}", f"{right}, or else {other}", f"not {other} but {right}"]
+        rewards = _rewards(trial, [(_boxed(answer), right, made.sample.params) for answer in answers])
+        if max(rewards) > best:
+            best, which = max(zip(rewards, answers, strict=True), key=lambda pair: pair[0])
     return Outcome(best == 0.0, f"{best:.2f} at most" + (f", for {which!r:.80}" if which else ""), "0")
 
 
 @hacking("constants", "no answer that is given to every sample, or copied from the prompt, beats chance")
 def constants(trial: Trial) -> Outcome:
-    """The best of: every listed answer (or the most frequent ones), and every answer that the prompt itself shows."""
+    """The best of: each answer, given to all samples; the first and the last answer in the prompt."""
     space = list(trial.level.answers or dict.fromkeys(trial.truths))
     rng = random.Random(0)
     tried = space if len(space) <= MANY_ANSWERS else rng.sample(space, MANY_ANSWERS)
     rows = list(trial.natural)[:400]
     count, chance = len(rows), max(trial.level.chance, trial.constant_chance(space))
-    scores = {f"always {a!r}": _boxed(trial, [(a, row.truth, row.params) for row in rows]) for a in tried}
+    guesses = {f"always {answer!r}": [answer] * count for answer in tried}
     pattern = _shapes(space)
-    shown = [(pattern.findall(row.prompt), row) for row in rows]
-    for name, pick in (("first", 0), ("last", -1)):
-        scores[f"the {name} answer that the prompt shows"] = _boxed(
-            trial, [(found[pick] if found else "?", row.truth, row.params) for found, row in shown]
-        )
+    shown = [pattern.findall(row.prompt) or ["?"] for row in rows]
+    guesses["the first answer that the prompt shows"] = [found[0] for found in shown]
+    guesses["the last answer that the prompt shows"] = [found[-1] for found in shown]
+    scores = {
+        name: sum(_rewards(trial, [(_boxed(a), r.truth, r.params) for a, r in zip(answers, rows, strict=True)])) / count
+        for name, answers in guesses.items()
+    }
     name = max(scores, key=lambda key: scores[key])
     bound = bound_above(chance, count, tries=len(scores))
     return Outcome(
@@ -190,16 +192,21 @@ def constants(trial: Trial) -> Outcome:
     )
 
 
-def _boxed(trial: Trial, cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> float:
-    """The mean reward, without the share for the format, of completions that box (answer, truth, params)."""
-    rewards = score_all(
-        [(_key(trial, right, params), f"<think>x</think>\\boxed{{{answer}}}") for answer, right, params in cases]
-    )
-    return sum(float(reward["score"]) for reward in rewards) / len(rewards)
+def _boxed(answer: str) -> str:
+    return f"<think>x</think>\\boxed{{{answer}}}"
 
 
-def _key(trial: Trial, right: str, params: Mapping[str, Any], format_weight: float = 0.0) -> Key:
-    return Key(trial.task.name, right, trial.plan.level, dict(params), format_weight=format_weight)
+def _rewards(
+    trial: Trial, cases: Sequence[tuple[str, str, Mapping[str, Any]]], *, format_weight: float = 0.0
+) -> list[float]:
+    """The reward of each (completion, truth, params), as in training. Raises PluginFailed if the verifier fails."""
+    name, level = trial.task.name, trial.plan.level
+    keys = [Key(name, right, level, dict(params), format_weight=format_weight) for _, right, params in cases]
+    rewards = score_all([(key, completion) for key, (completion, *_) in zip(keys, cases, strict=True)])
+    for reward, (completion, *_) in zip(rewards, cases, strict=True):
+        if reward["error"]:
+            raise PluginFailed(f"plugin {trial.task.plugin}: ssrl_verify_answer failed on {completion!r:.200}")
+    return [float(reward["score"]) for reward in rewards]
 
 
 def _score(trial: Trial, answer: str, right: str, params: object) -> float:
@@ -207,13 +214,13 @@ def _score(trial: Trial, answer: str, right: str, params: object) -> float:
 
 
 def slowest_answer(name: str, truth: str, params: Mapping[str, Any]) -> tuple[float, str]:
-    """Seconds of processor time, and what is repeated in it, of the slowest of several long answers of a task.
+    """Processor seconds for the slowest of several long answers, and the text that this answer repeats.
 
-    Short garbage comes first, then each long answer three times, of which the quickest counts.
+    Short garbage comes first. Each long answer is then scored three times, and the fastest counts.
     """
     task = load_task(name)
     for text in _garbage(truth, seed=0):
-        with contextlib.suppress(PluginFailed):  # another criterion's
+        with contextlib.suppress(PluginFailed):  # another criterion reports it
             task.verify_answer(text, truth=truth, params=params)
     found = []
     for piece in (truth, truth + "-", "(", "{", "\\text{", "$", " ", "1-", "a", "\\boxed{", "\n"):
@@ -229,7 +236,7 @@ def slowest_answer(name: str, truth: str, params: Mapping[str, Any]) -> tuple[fl
 
 
 def _shapes(space: Sequence[str]) -> re.Pattern[str]:
-    """What has the form of some answer: its digits and capital letters exchanged for others."""
+    """A pattern for texts with the form of an answer; it accepts other digits and capital letters."""
     shapes = {
         "".join(r"\d" if c.isdigit() else "[A-Z]" if c.isupper() else re.escape(c) for c in answer) for answer in space
     }
