@@ -1,6 +1,6 @@
 """From a completion to its reward: the only code that scores completions.
 
-Training (``verl.reward``), ``ssrl score``, ``ssrl eval`` and the conformance kit all call ``score_all``. It extracts
+Training (``compute_score``), ``ssrl score``, ``ssrl eval`` and the conformance kit all call ``score_all``. It extracts
 the answer (``answers``), lets the task's verifier score it, and adds the share for the format.
 """
 
@@ -61,6 +61,26 @@ class Key:
 @cache
 def _adapter() -> TypeAdapter[Key]:
     return TypeAdapter(Key)
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_: Any
+) -> dict[str, float | str]:
+    """The reward of one completion, as verl calls it (``reward.custom_reward_function``); see ``score_all``.
+
+    verl calls it in a thread pool.
+
+    Raises:
+        ValueError: the row comes neither from ``ssrl_core.verl.dataset`` nor from ``ssrl export``.
+    """
+    try:
+        key = Key.from_json(ground_truth)
+    except (ValueError, TypeError) as err:
+        raise ValueError(
+            f"the ground_truth of a row of {data_source!r} is not a key of ssrl ({err}): {ground_truth!r:.200}. Use "
+            "rows from ssrl_core.verl.dataset or from ssrl export"
+        ) from err
+    return score(key, solution_str)
 
 
 def score(key: Key, completion: str) -> dict[str, float | str]:

@@ -432,8 +432,8 @@ def test_the_stock_dataset_of_verl_reads_the_shards_as_they_are(
     from omegaconf import OmegaConf
     from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
+    from ssrl_core.reward import compute_score
     from ssrl_core.verl.dataset import MixDataset
-    from ssrl_core.verl.reward import compute_score
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     path = write_mix(FIVE)

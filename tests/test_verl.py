@@ -19,14 +19,13 @@ from ssrl_core import Sample
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
 from ssrl_core.models.tokens import token_ids
-from ssrl_core.reward import Key
+from ssrl_core.reward import Key, compute_score
 from ssrl_core.sources import open_source
 from ssrl_core.verl import dataset as module
 from ssrl_core.verl.checks import CHECKPOINTED
 from ssrl_core.verl.dataset import MixDataset
 from ssrl_core.verl.launch import Launch, prepare, run
 from ssrl_core.verl.recipe import override
-from ssrl_core.verl.reward import compute_score
 
 FIVE = """
 source: "synthetic:?width=192&height=144"

@@ -11,8 +11,8 @@ from statistics import mean
 
 from jinja2 import Environment
 
-from ssrl_core.pages import data_url
 from ssrl_core.evaluate import Answer, Row
+from ssrl_core.pages import data_url
 from ssrl_core.sample import render
 from ssrl_core.types import Recipe
 

@@ -110,7 +110,7 @@ def _stage(number: int, stage: Stage, samples: dict[str, int], found: Mapping[st
         "end": stage.end,
         "samples": samples,
         "shares": {name: count / (stage.end - stage.start) for name, count in samples.items()},
-        "levels": {name: by_stage[number].of_each() for name, by_stage in shares.items() if number in by_stage},
+        "levels": {name: by_stage[number].by_level() for name, by_stage in shares.items() if number in by_stage},
     }
 
 

@@ -1,8 +1,9 @@
 """The task and the stage of each sample of a mix: a function of the index of the sample alone.
 
-Each stage of a schedule changes weights and levels up to a point of the epoch; after the last stage the mix applies as
-written. No clock and no state of the trainer is involved, so that resumed runs and all workers agree. The schedule does
-not apply to the held-out images, so that runs with and without a schedule are evaluated on the same samples.
+Each entry of a schedule makes a stage, which ends at a given sample. Its changes of weights and levels apply to the mix
+as written, not to the stage before it. After the last entry the mix applies as written. No clock and no state of the
+trainer is involved, so that resumed runs and all workers agree. The splits of the held-out images have no schedule, so
+that runs with and without one are evaluated on the same samples.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .include import Keys
 
 SplitName = Literal["train", "validation", "heldout"]
 """``train``, and two splits of the images that training never draws: ``validation``, for use during training, and
-``heldout``, for evaluation. These two share images and differ in their samples, so that tuning a run on its validation
-accuracy does not tune it on the samples of the evaluation."""
+``heldout``, for evaluation. These two share images and differ in their samples: settings that were chosen by validation
+accuracy are evaluated on samples that had no part in the choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Stage:
     Attributes:
         start, end: index of the first sample, and of the first sample after the stage.
         weights: name of a task -> weight, 0 where it pauses.
-        levels: name of a task -> level, or level -> share; None for the task's first level.
+        levels: name of a task -> one level, or a mapping level -> share, or None for the task's first level.
         level_keys: name of a task -> the keys of that level in the mix file.
     """
 
@@ -59,11 +60,11 @@ def stages(config: MixConfig, *, split: SplitName, where: Where) -> list[Stage]:
             if name not in tasks:
                 raise MixError(
                     f"{where('schedule', number, 'tasks', name)}: the mix has no such task."
-                    f"{did_you_mean(name, tasks)} Known: {', '.join(tasks)}. Add a task for this stage only to the "
-                    "tasks of the mix, with weight 0"
+                    f"{did_you_mean(name, tasks)} Known: {', '.join(tasks)}. To use a task in this stage only, "
+                    "add it to the tasks of the mix with weight 0, and give it a weight in this stage"
                 )
-        share = None if stage.until is None else round(stage.until * samples)
-        ends = [end for end in (share, stage.until_sample) if end is not None]
+        end_from_share = None if stage.until is None else round(stage.until * samples)
+        ends = [end for end in (end_from_share, stage.until_sample) if end is not None]
         if len(ends) != 1:
             raise MixError(f"{here}: give either until (a share, such as 0.3) or until_sample (a number of samples)")
         end = ends[0]
@@ -72,6 +73,7 @@ def stages(config: MixConfig, *, split: SplitName, where: Where) -> list[Stage]:
                 f"{here}: the stage ends at sample {end}. It must end after the previous stage, which ends at {start}, "
                 f"and within the {samples} samples of the mix"
             )
+        # A level of the task in this stage goes before one of the whole stage, and this before the level of the mix.
         new_weights, new_levels, new_keys = dict(weights), dict(levels), dict(keys)
         for name in tasks:
             change = stage.tasks.get(name)

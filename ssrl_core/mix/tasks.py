@@ -1,4 +1,7 @@
-"""A task of a mix: a plugin bound to its source, its options and its levels. It makes samples by their ordinal."""
+"""A task of a mix: a task plugin bound to its source, options and levels. It makes samples by their number.
+
+The number of a sample counts the samples of its task in one split, from 0. Two tasks have samples of the same number.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,17 @@ from .schedule import SplitName, Stage
 
 @dataclass(frozen=True, slots=True)
 class LevelShares:
-    """Levels, and the upper ends of their shares of [0, 1); the last end, 1, is left out."""
+    """Levels with their shares of [0, 1), which is cut into one interval for each level.
+
+    Attributes:
+        levels: names.
+        ends: where each interval ends, without the last end, 1. Shares of 0.2 and 0.8 give ``(0.2,)``.
+    """
 
     levels: tuple[str, ...]
     ends: tuple[float, ...]
 
-    def of_each(self) -> dict[str, float]:
+    def by_level(self) -> dict[str, float]:
         """Level -> its share. The shares sum to 1."""
         bounds = (0.0, *self.ends, 1.0)
         return {level: high - low for level, (low, high) in zip(self.levels, pairwise(bounds), strict=True)}
@@ -44,16 +52,17 @@ class BoundTask:
     """A task of one split of a mix.
 
     Attributes:
-        task: the plugin.
-        split: decides which images are used and which random streams.
-        seed: of the task, or of the mix.
+        task: the task plugin.
+        split: the images and the random numbers depend on it; see ``schedule.SplitName``.
+        seed: that of the task if it has one, else that of the mix.
         size: length in pixels of the longer side of an image.
         options: the options that differ from their defaults.
-        shares: number of a stage -> the levels in it; without the stages in which the task pauses.
+        shares: index of a stage -> levels and their shares. A stage in which the task has weight 0 is missing.
         source_uri: URI of ``source``.
+        source: the image source.
         images: the part of ``source`` that this split draws from.
-        instruction: how to present the answer; appended to every prompt.
-        rejections: images that this object has not used so far, by reason, including those on which a plugin failed.
+        instruction: tells the model how to present its answer; appended to every prompt.
+        rejections: reason -> number of images that ``make`` has rejected so far; a failure of the plugin is a reason.
     """
 
     task: Task
@@ -74,17 +83,22 @@ class BoundTask:
         return tuple(dict.fromkeys(level for shares in self.shares.values() for level in shares.levels))
 
     def level(self, number: int, *, stage: int) -> str:
-        """The level of sample ``number``, drawn from the shares of a stage."""
+        """The level of sample ``number``, drawn from the shares of the stage with this index. KeyError if it pauses."""
         shares = self.shares[stage]
         draw = generator(self.seed, stream=stream(self.task.name, self.split, "level"), index=number).random()
         return shares.levels[bisect_right(shares.ends, draw)]
 
     def make(self, number: int, *, level: str) -> Example:
-        """Sample ``number`` at a level. Raises SourceError or PluginError, see ``sample.find_sample``."""
+        """Sample ``number``, made at a level that ``level`` gave or the caller chose.
+
+        Raises:
+            SourceError, PluginError: see ``sample.find_sample``.
+        """
         example = find_sample(self.task, partial(self._recipe, number, level), rejections=self.rejections)
         return replace(example, prompt=f"{example.prompt}\n{self.instruction}".strip())
 
     def _recipe(self, number: int, level: str, attempt: int) -> Recipe:
+        """The recipe of one attempt at a sample. ``find_sample`` counts the attempts; each draws another image."""
         name = self.task.name
         rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
         return Recipe(
@@ -115,15 +129,16 @@ def bind_task(
     """A task of a mix, loaded and checked against what the mix says about it.
 
     Args:
-        name: of the task.
-        config: of the mix.
-        stages: of the split.
-        split: see ``Mix``.
-        where: names the file of a key in messages.
-        task: the loaded task; the installed one if None.
+        name: name of the task in the mix.
+        config: content of the mix.
+        stages: stages of the split.
+        split: see ``schedule.SplitName``.
+        where: function from the keys of a setting to the text that begins an error message: file and key.
+        task: the task plugin if it is loaded already; otherwise the installed plugin called ``name`` is loaded.
 
     Raises:
-        MixError: the task lacks a level or an option, or needs depth that its source does not have.
+        MixError: the mix names a level or an option that the task does not have, gives an option an invalid value,
+            names no level, or gives a task that needs depth a source without depth.
         PluginError: the task is not installed or not allowed, or its plugin is broken.
         SourceError: its source cannot be opened.
     """
@@ -166,7 +181,10 @@ def bind_task(
 
 
 def _check_allowed(name: str, uri: str, config: MixConfig, *, where: Where) -> None:
-    """Raise a PluginError for a plugin of a distribution that the mix does not allow. Imports no plugin."""
+    """Raise PluginError if the mix does not allow the distribution (the installed package) of a plugin.
+
+    Runs before any plugin is imported, so code that is not allowed never runs.
+    """
     if config.allowed_distributions is None:
         return
     plugins = [find(name), *(find(wrapper, group=WRAPPERS) for wrapper in config.wrappers)]
@@ -177,13 +195,16 @@ def _check_allowed(name: str, uri: str, config: MixConfig, *, where: Where) -> N
 
 
 def _level_shares(task: Task, level: Levels | None, *, where: Where, keys: Keys) -> LevelShares:
+    """The levels that a mix gives a task: one level, a mapping level -> share, or None for the task's first level."""
     known = ", ".join(task.info.levels)
-    shares = level if isinstance(level, dict) else {next(iter(task.info.levels)) if level is None else level: 1.0}
-    for name in shares:
-        if name not in task.info.levels:
-            raise MixError(f"{where(*keys)}: {name!r} is not a level of {task.name!r}; it has {known}")
+    if level is None:
+        level = next(iter(task.info.levels))
+    shares = level if isinstance(level, dict) else {level: 1.0}
+    for chosen in shares:
+        if chosen not in task.info.levels:
+            raise MixError(f"{where(*keys)}: {chosen!r} is not a level of {task.name!r}. Its levels are {known}")
     if not shares:
-        raise MixError(f"{where(*keys)}: name at least one level of {known}")
+        raise MixError(f"{where(*keys)}: choose at least one level. The levels are {known}")
     total = math.fsum(shares.values())
     ends = np.cumsum([share / total for share in shares.values()])[:-1]
     return LevelShares(tuple(shares), tuple(ends.tolist()))

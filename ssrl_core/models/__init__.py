@@ -1,6 +1,6 @@
 """Models of transformers, without verl.
 
-    completions   completions of a model for a batch of prompts
-    tokens        length of a prompt in tokens, counted or estimated
-    tiny          a tiny untrained model for tests and demonstrations
+completions   completions of a model for a batch of prompts
+tokens        length of a prompt in tokens, counted or estimated
+tiny          a tiny untrained model for tests and demonstrations
 """

@@ -5,7 +5,6 @@ checks     checks of a run before it starts
 launch     starts verl's entry points and reads their metrics
 dataset    a mix as verl's datasets for reinforcement learning and for SFT; renders images where they are needed
 adaptive   a dataset that prefers prompts of the kinds that the policy sometimes solves
-reward     verl's custom reward function, which calls the verifiers of the plugins
 progress   verl's metrics as one line a step
 workers    registrations that verl imports in its workers: rollout, agent loop, engines for the CPU
 agent      verl's agent loop for a single answer, with a seed for each rollout and timing

@@ -1,4 +1,8 @@
-"""Checks of a training run before it starts. verl would report the same mistakes later, or not at all."""
+"""Checks of a training run before it starts, and the plan by which a later start may resume it.
+
+verl would report the same mistakes later, or not at all. ``stage`` is the training stage: ``"sft"``, the cold start, or
+``"grpo"``. The parts of a mix's schedule are called schedule stages here.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,15 @@ from .recipe import SAMPLER, Stage
 
 logger = logging.getLogger(__name__)
 
-MEASURED = 16
-"""Samples of each task and level whose length in tokens is checked."""
+SAMPLES_PER_LEVEL = 16
+"""Training samples of each task and level from which the longest prompts are taken for the check of lengths."""
 
 CHECKPOINTED = "latest_checkpointed_iteration.txt"
-"""verl's file that names the last whole checkpoint of a folder."""
+"""verl's file in a run's folder that holds the step of the last complete checkpoint."""
 
 
 def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
-    """Raise an error for a mix, schedule, completion, prompt length, model or folder that this run cannot use."""
+    """Raise an error for a machine, model, mix, schedule, completion, prompt or folder that the run cannot use."""
     if folder / "mix.yaml" == mix:
         raise RecipeError(f"trainer.default_local_dir = {folder}: the run would overwrite {mix} with a copy")
     check_machine(config)
@@ -44,11 +48,13 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
         if config["trainer"]["v1"]["sampler"]["custom_sampler"]["path"] != SAMPLER["path"]:
             raise RecipeError(
                 "data.custom_cls.name = AdaptiveMixDataset needs the replay buffer of ssrl-core, but this run uses "
-                "verl's: algorithm.filter_groups.enable or trainer.v1.sampler.sync_refill_failed_groups is set, or "
-                "trainer.v1.trainer_mode is not 'sync'. Undo that, or use MixDataset"
+                "verl's. One of these settings is the cause: algorithm.filter_groups.enable, "
+                "trainer.v1.sampler.sync_refill_failed_groups, or a trainer.v1.trainer_mode other than 'sync'. Reset "
+                "it, or use MixDataset"
             )
+        # Its constructor raises RecipeError for settings that it cannot use.
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
-    check_length(stage, config, chain(examples, load_mix(mix).some_of_each(MEASURED)))
+    check_length(stage, config, chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL)))
 
 
 def check_machine(config: Mapping[str, Any]) -> None:
@@ -69,19 +75,21 @@ def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise RecipeError(f"{key} = {name}: this folder contains no model: it has no config.json")
-    elif name.startswith("~"):  # verl's default
-        logger.warning("%s = %s: this is verl's default. Set it to your model", key, name)
-    elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:
+    elif name.startswith("~"):  # only a warning, so that a dry run works with verl's default, which begins like this
+        logger.warning("%s = %s: no such folder. If this is verl's default, set the path of your model", key, name)
+    elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:  # a name on the hub is OWNER/NAME at most
         raise RecipeError(f"{key} = {name}: there is no such folder")
     else:
         logger.warning("%s = %s: no such folder; verl will look for a model of this name on the hub", key, name)
 
 
 def try_everything(mix_path: Path) -> list[Example]:
-    """An example of every task of a mix at every level, from training and from validation.
+    """One example of every task of a mix at every level, of both splits that training uses.
+
+    Checks that each example can be made, and that the verifier gives its truth the score 1.0.
 
     Raises:
-        MixError, PluginError, SourceError: an example cannot be made, verified or sent to a worker.
+        MixError, PluginError, SourceError: a check fails.
     """
     examples = []
     splits: tuple[SplitName, ...] = ("train", "validation")
@@ -100,13 +108,13 @@ def try_everything(mix_path: Path) -> list[Example]:
 
 
 def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
-    """Raise RecipeError for a run that would see the stages of a mix's schedule out of order, or more than once.
+    """Raise RecipeError for a run that would go through the schedule of a mix out of order, or more than once.
 
-    Log a warning for a run that ends before the last stage.
+    Log a warning for a run that ends before the last schedule stage.
     """
     mix_config, composed = read_mix(mix)
     planned = stages(mix_config, split="train", where=composed.where)
-    if len(planned) == 1:
+    if len(planned) == 1:  # no schedule
         return
     data, trainer = config["data"], config["trainer"]
     if stage == "grpo" and data["shuffle"]:
@@ -117,36 +125,40 @@ def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
     if steps > per_epoch:
         raise RecipeError(
             f"{steps} steps of {batch} prompts are more than the {samples} samples of {mix}, so its schedule would "
-            f"start again. Set its samples to {steps * batch}, or trainer.total_epochs=1, or "
+            f"start again. Set 'samples' in the mix to {steps * batch}, or trainer.total_epochs=1, or "
             f"trainer.total_training_steps={per_epoch} at most"
         )
     if steps * batch <= planned[-1].start:
         reached = sum(part.start < steps * batch for part in planned)
         logger.warning(
-            "%d steps of %d prompts end in stage %d of %d of the schedule of %s, which covers %d samples",
+            "the run ends after %d steps of %d prompts, in stage %d of %d of the schedule of %s, and never reaches the "
+            "later ones; the schedule covers %d samples",
             *(steps, batch, reached, len(planned), mix, samples),
         )
 
 
 def check_completion(template: str, examples: Sequence[Example]) -> None:
-    """Raise RecipeError unless the answer of each cold-start completion is the truth that it was made from."""
+    """Raise RecipeError if the answer in a cold-start completion differs from the truth that was put into it."""
     for truth in sorted({example.sample.truth for example in examples}):
         try:
             answer = extract_answer(template.format(truth=truth))
+            fault = f"gives the answer {answer!r} for the truth {truth!r}; they must be equal"
         except (KeyError, IndexError, ValueError) as err:
-            answer = f"{type(err).__name__}: {err}"
+            answer, fault = None, f"cannot be formatted: {type(err).__name__}: {err}"
         if answer != truth:
             raise RecipeError(
-                f"data.completion: {template!r} gives the answer {answer!r} for the truth {truth!r}; they must be "
-                f"equal.\n  The template is formatted with {{truth}}; double all other braces, as in {COMPLETION}"
+                f"data.completion: {template!r} {fault}.\n  Write {{truth}} where the answer goes, and every other "
+                f"brace twice, as in {COMPLETION}"
             )
 
 
 def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Example]) -> None:
-    """Raise RecipeError for prompts that are too long for the configuration. verl would lose their rollouts.
+    """Raise RecipeError for prompts that are longer than the configuration allows.
 
-    In a cold start the completion counts as well. Images of one size differ in their tokens by their shape, so several
-    examples are checked. Only models in a local folder are checked; others may have to be downloaded first.
+    GRPO would fail on the rollouts of such a prompt and go on without them; a cold start would end. In a cold start the
+    completion counts as well. Images of one mix have one longer side but different shapes, and so different numbers of
+    tokens; several examples are checked for this reason. Only models in a local folder are checked; others may have to
+    be downloaded first.
     """
     model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
     if not Path(model["path"]).is_dir():
@@ -156,7 +168,8 @@ def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Exa
     processor = AutoProcessor.from_pretrained(model["path"])
     key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
     limit = config["data"][key]
-    longest: dict[tuple[Any, ...], Example] = {}  # by sizes of images: to count tokens of images takes time
+    # Tokenizing images takes time, so only the longest prompt of each task, level and set of image sizes is tokenized.
+    longest: dict[tuple[Any, ...], Example] = {}
     for example in examples:
         alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
         longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
@@ -169,7 +182,7 @@ def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Exa
             recipe = example.recipe
             raise RecipeError(
                 f"data.{key} = {limit} is too small: {what} of {recipe.task!r}, level {recipe.level!r}, has {length} "
-                f"tokens with this model. Raise it, or lower the mix's size of {recipe.size} pixels"
+                f"tokens with this model. Raise data.{key}, or lower 'size' in the mix, now {recipe.size} pixels"
             )
 
 
@@ -191,12 +204,16 @@ def plan_of(stage: Stage, config: Mapping[str, Any], mix: Path) -> dict[str, Any
 
 
 def has_checkpoints(config: Mapping[str, Any], folder: Path) -> bool:
-    """Whether verl would continue the last checkpoint of this folder."""
+    """Whether verl would continue from the last checkpoint of this folder."""
     return config["trainer"]["resume_mode"] == "auto" and (folder / CHECKPOINTED).exists()
 
 
 def settle(plan: Mapping[str, Any], folder: Path, *, continues: bool) -> None:
-    """Write the plan of a run; or, if the run continues checkpoints, raise RecipeError unless this plan made them."""
+    """Write the plan of a new run to its folder; compare the plan of a run that continues with the plan there.
+
+    Raises:
+        RecipeError: the run continues from checkpoints that another plan made.
+    """
     try:
         folder_of(folder).settle(plan, started=continues)
     except RecipeError as err:

@@ -123,7 +123,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
             "custom_cls": {"path": "pkg://ssrl_core.verl.dataset", "name": "MixDataset"},
             "shuffle": False,  # a mix is random already, and each of its batches has the proportions of the tasks
         },
-        "reward": {"custom_reward_function": {"path": "pkg://ssrl_core.verl.reward", "name": "compute_score"}},
+        "reward": {"custom_reward_function": {"path": "pkg://ssrl_core.reward", "name": "compute_score"}},
         "actor_rollout_ref": {
             "model": {"external_lib": "ssrl_core.verl.workers"},
             "actor": {"checkpoint": {"save_contents": [*state, "hf_model"], "load_contents": state}},
