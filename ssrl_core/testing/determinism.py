@@ -98,8 +98,7 @@ def _digest(made: Made) -> bytes:
 
 
 def _random_state() -> tuple[object, ...]:
-    state = np.random.get_state(legacy=False)
-    return random.getstate(), repr(state)
+    return random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def digests(plans: list[dict[str, Any]], indices: list[int]) -> list[list[str] | str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,17 +68,17 @@ def _sharpness(grey: np.ndarray) -> np.ndarray:
     return np.log(np.array([inner.var() if inner.size else 0.0, *bands]) + 1e-3)
 
 
-def _cell_sharpness(grey: np.ndarray) -> np.ndarray:
-    """The clipped Laplacian energy of each pixel; without clipping, gutters and labels would dominate."""
-    return np.square(np.clip(cv2.Laplacian(grey, cv2.CV_32F), -_FINE_DETAIL, _FINE_DETAIL))
-
-
-def _cells(grey: np.ndarray, density: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The log density of each cell of all grids, relative to the image's mean."""
-    fine = cv2.resize(density(grey), (_FINE, _FINE), interpolation=cv2.INTER_AREA)
+def _cells(values: np.ndarray) -> tuple[np.ndarray, np.floating[Any]]:
+    """The means of all cells of all grids, and of the whole image."""
+    fine = cv2.resize(values, (_FINE, _FINE), interpolation=cv2.INTER_AREA)
     found = [cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).ravel() for rows, columns in _GRIDS]
-    cells: np.ndarray = np.log(np.concatenate(found) + 1e-3) - np.log(fine.mean() + 1e-3)
-    return cells
+    return np.concatenate(found), fine.mean()
+
+
+def _cell_sharpness(grey: np.ndarray) -> np.ndarray:
+    """The log Laplacian energy of every cell relative to the image's; clipped, or gutters and labels would dominate."""
+    energy, mean = _cells(np.square(np.clip(cv2.Laplacian(grey, cv2.CV_32F), -_FINE_DETAIL, _FINE_DETAIL)))
+    return np.asarray(np.log(energy + 1e-3) - np.log(mean + 1e-3))
 
 
 def _phases(steps: np.ndarray, axis: int) -> np.ndarray:
@@ -138,22 +139,16 @@ def _borders(picture: np.ndarray) -> np.ndarray:
 
 
 def _colours(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean and standard deviation of the colours of each image, and their distance from those of the first."""
+    """Mean and standard deviation of each image's colours, their distance from the first image's, and the cells."""
     means = np.array([np.concatenate(cv2.meanStdDev(picture)).ravel() for picture in pictures])
     away = np.abs(means - means[0])
-    return _compared(list(np.hstack((means, away))), _cells_of_colour(pictures[0]))
-
-
-def _cells_of_colour(picture: np.ndarray) -> np.ndarray:
-    """The mean colour of every cell of the grids, relative to the image's mean."""
-    fine = cv2.resize(picture.astype(np.float32), (_FINE, _FINE), interpolation=cv2.INTER_AREA)
-    found = [cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).ravel() for rows, columns in _GRIDS]
-    return np.asarray(np.concatenate(found) - fine.mean())
+    cells, mean = _cells(pictures[0].astype(np.float32))
+    return _compared(list(np.hstack((means, away))), cells - mean)
 
 
 _MEASURES: dict[str, Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]] = {
     "sizes": lambda pictures, _: _compared(list(map(_sizes, pictures))),
-    "sharpness": lambda _, greys: _compared(list(map(_sharpness, greys)), _cells(greys[0], _cell_sharpness)),
+    "sharpness": lambda _, greys: _compared(list(map(_sharpness, greys)), _cell_sharpness(greys[0])),
     "blocks": lambda _, greys: _compared(list(map(_blocks, greys)), _cell_blocks(greys[0])),
     "seams": lambda _, greys: _compared(list(map(_seams, greys))),
     "borders": lambda pictures, _: _compared(list(map(_borders, pictures))),

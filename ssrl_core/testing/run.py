@@ -118,20 +118,12 @@ def check_task(
             text = explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model, content=options or {})
             raise SSRLError(text) from err
         plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
-        memo: dict[str, Any] = {}
+        ids = frozenset(criterion.id for criterion in CRITERIA)
+        trial = Trial(task, plans[0], chosen, solve=solve, variants=variants, criteria=ids)
         with _drawn(plans, samples, workers, groups=_groups(criteria)) as drawn:
             for plan, lots in drawn:
-                trial = Trial(
-                    task,
-                    plan,
-                    chosen,
-                    solve=solve,
-                    variants=variants,
-                    criteria=frozenset(criterion.id for criterion in CRITERIA),
-                    memo=memo,
-                )
                 wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
-                _check_level(trial, lots, wanted, add)
+                _check_level(replace(trial, plan=plan), lots, wanted, add)
     return Report(
         task=name,
         distribution=plugin.distribution,
@@ -262,13 +254,5 @@ def _check(criterion: Criterion, trial: Trial) -> Check:
     reason = declared or outcome.remedy
     if outcome.passed:
         reason = "declared as a known failure, but passed" if declared else ""
-    return Check(
-        id=criterion.id,
-        level=level,
-        expected=criterion.expected,
-        measured=outcome.measured,
-        bound=outcome.bound,
-        status=status,
-        reason=reason,
-        figures=outcome.figures,
-    )
+    measured, bound, figures = outcome.measured, outcome.bound, outcome.figures
+    return Check(criterion.id, level, criterion.expected, measured, bound, status, reason, figures)

@@ -64,12 +64,9 @@ def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
     Values with an expected count below five are merged, because the test is not valid for them.
     """
     from scipy.stats import chi2_contingency
+    from scipy.stats.contingency import crosstab
 
-    names, columns = sorted(set(groups), key=str), sorted(set(values))
-    table = np.zeros((len(names), len(columns)))
-    rows_of, columns_of = {n: i for i, n in enumerate(names)}, {c: i for i, c in enumerate(columns)}
-    for value, group in zip(values, groups, strict=True):
-        table[rows_of[group], columns_of[value]] += 1
+    table = np.asarray(crosstab(groups, values).count)
     smallest = table.sum(axis=1).min() / table.sum()
     rare = table.sum(axis=0) * smallest < 5
     if rare.any():

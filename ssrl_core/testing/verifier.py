@@ -201,8 +201,12 @@ def _rewards(
 ) -> list[float]:
     """The reward of each (completion, truth, params), as in training. Raises PluginFailed if the verifier fails."""
     name, level = trial.task.name, trial.plan.level
-    keys = [Key(name, right, level, dict(params), format_weight=format_weight) for _, right, params in cases]
-    rewards = score_all([(key, completion) for key, (completion, *_) in zip(keys, cases, strict=True)])
+    rewards = score_all(
+        [
+            (Key(name, right, level, dict(params), format_weight=format_weight), completion)
+            for completion, right, params in cases
+        ]
+    )
     for reward, (completion, *_) in zip(rewards, cases, strict=True):
         if reward["error"]:
             raise PluginFailed(f"plugin {trial.task.plugin}: ssrl_verify_answer failed on {completion!r:.200}")

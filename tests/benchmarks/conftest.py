@@ -1,7 +1,7 @@
-"""The table at the end, and the images that everything is measured on.
+"""The table of results, and the images for all measurements.
 
-All times are CPU times of this process and of those that it starts, each the least of some rounds: so other work on
-the machine lengthens them little. A floor is measured in turns with what it is the floor of, never in another run.
+All times are CPU times of this process and its children, each the minimum of several rounds, so that other work on the
+machine changes them little. A floor is measured alternately with its figure, in the same run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ FRAMES = Path(__file__).parents[2] / "../shared/data/rgbd_kinect"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: a figure with its unit, the floor under it, and the goal.
+    """A line of the table.
 
     Attributes:
-        most: goal that the figure, or its ratio to the floor where there is one, must not exceed.
-        least: goal that it must reach.
+        floor: the least possible value of the figure; None if unknown.
+        most: upper bound of the figure, or of its ratio to the floor.
+        least: lower bound of the same.
     """
 
     what: str
@@ -60,7 +61,7 @@ def _short(value: float) -> str:
 
 @pytest.fixture
 def table() -> Callable[..., None]:
-    """Adds a row to the table; takes the arguments of ``Row``."""
+    """A function that adds a row to the table; it takes the arguments of ``Row``."""
 
     def add(*args: Any, **kwargs: Any) -> None:
         _rows.append(Row(*args, **kwargs))
@@ -70,7 +71,7 @@ def table() -> Callable[..., None]:
 
 @pytest.fixture
 def in_turns(benchmark: Any) -> Callable[..., tuple[float, float]]:
-    """CPU milliseconds of a function and of its floor: ``in_turns(function, floor)``, the least of the rounds each."""
+    """``in_turns(function, floor)`` returns the minimal CPU milliseconds of the function and of its floor."""
 
     def measure(function: Callable[[], Any], floor: Callable[[], Any] = lambda: None, *, rounds: int = 3) -> Any:
         floors: list[float] = []
@@ -88,7 +89,7 @@ def in_turns(benchmark: Any) -> Callable[..., tuple[float, float]]:
 
 @pytest.fixture(scope="session")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``color/*.jpg``, photographs of 640 x 480 pixels, and ``depth/*.png``, 16 bits in millimetres."""
+    """A folder with ``color/*.jpg``, 640 x 480 pixels, and ``depth/*.png``, uint16 in millimetres."""
     folder = tmp_path_factory.mktemp("frames")
     for name in ("color", "depth"):
         (folder / name).mkdir()

@@ -1,4 +1,4 @@
-"""Whole commands: an export, and how long the program takes to start."""
+"""Benchmarks of commands: an export, and the start of the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEW, MANY = 40, 240
 
 
 def _cpu(command: list[str]) -> tuple[float, float]:
-    """CPU and wall seconds of a command and of the processes that it started."""
+    """CPU and wall seconds of a command and its child processes."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, capture_output=True, check=True)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begin
@@ -42,10 +42,10 @@ def paper(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_export(benchmark: Any, table: Any, paper: Path, tmp_path: Path):
-    """What a sample takes, without what a start takes: the difference of a large and a small export.
+    """Measures the cost of a sample as the difference between a large and a small export, which excludes the start.
 
-    A rate for two cores is two seconds of CPU by the CPU time of a sample with two workers. The efficiency from one to
-    two is the quotient of these times: it counts what workers do twice or in each other's way, and nothing else.
+    The rate for two cores is two CPU seconds divided by the CPU time of a sample with two workers. The efficiency is
+    the ratio of the CPU times with one and with two workers, so only duplicated or wasted work lowers it.
     """
     cost, walls = {}, {}
     for workers in (1, 2):

@@ -1,4 +1,4 @@
-"""The reward of a completion, as verl calls for it."""
+"""Benchmarks of the reward of a completion, as verl calls it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLS = 2000
 
 
 def _cases(folder: Path, frames: Path) -> list[tuple[str, str]]:
-    """Keys as they stand in rows, and right completions, of all tasks in turns."""
+    """Keys of rows of all tasks with right completions."""
     (folder / "mix.yaml").write_text(
         yaml.safe_dump({"source": f"rgbd:{frames}", "samples": 10, "tasks": {key: {} for key in TASKS}})
     )

@@ -1,4 +1,4 @@
-"""A sample, from the image files to the encoded result, and in memory."""
+"""Benchmarks of a sample: from the image files to encoded images, and in memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
 DEPTH = ("depth_ordering", "relative_position")
 LEVELS = ("1", "paper")
 SAMPLES = 12
-MANY = 100  # where images that are refused count as often as they are
+MANY = 100  # enough samples for a typical share of rejected images
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """As exports and training make samples: OpenCV's threads wait for work in a loop, which costs up to a third."""
+    """Uses one OpenCV thread, as exports and training do: idle OpenCV threads spin, which costs up to a third."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield
@@ -75,7 +75,7 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
 
 @cache
 def faster_decoder(path: Path) -> Callable[[bytes], Any]:
-    """Whichever of Pillow and OpenCV decodes the file faster on this machine."""
+    """The decoder, Pillow or OpenCV, that is faster for this file on this machine."""
     content = path.read_bytes()
     return min((with_pillow, with_opencv), key=lambda decode: min(timeit.repeat(lambda: decode(content), number=2)))
 
@@ -93,7 +93,7 @@ def with_opencv(content: bytes) -> Any:
 @pytest.mark.parametrize("size", [(640, 480), (1280, 960), (4000, 3000)], ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("task", RGB + DEPTH)
 def test_in_memory(in_turns: Any, table: Any, frames: Path, task: str, size: tuple[int, int]):
-    """Level 1, source and result of that size. Images that are rejected count: the time is for each that is not."""
+    """Level 1, source and result of this size; the time of rejected images counts for the accepted ones."""
     images = [_image(frames, number, size, depth=task in DEPTH) for number in range(3 if size[0] > 2000 else 8)]
     plugin = load_task(task, wrappers=())
     options = plugin.options_model()

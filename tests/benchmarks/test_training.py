@@ -1,4 +1,4 @@
-"""What verl's process holds and sends, and what the rollouts of a prompt share."""
+"""Benchmarks of training: the size of rows, the memory of the dataset, and renderings shared by rollouts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture
 def mixes(frames: Path, tmp_path: Path) -> list[str]:
-    """The same mix with 1 thousand and 10 million samples."""
+    """Paths of the same mix with 1 thousand and with 10 million samples."""
     paths = []
     for samples in (1_000, 10_000_000):
         mix = {"source": f"rgbd:{frames}", "size": 224, "samples": samples, "tasks": {key: {} for key in TASKS}}
@@ -85,7 +85,7 @@ def test_memory_of_the_dataset(benchmark: Any, table: Any, mixes: list[str]):
 
 
 def test_step_time(benchmark: Any, table: Any):
-    """From a run of ``examples/gpu/interleaved.py``, where SSRL_STEP_TIME names a JSON file with its ``ratio``."""
+    """Reads the ``ratio`` in the JSON file SSRL_STEP_TIME, which ``examples/gpu/interleaved.py`` writes."""
     path = os.environ.get("SSRL_STEP_TIME")
     if not path:
         pytest.skip("SSRL_STEP_TIME names no result")
