@@ -530,6 +530,13 @@ def test_partial_credit_is_an_option_and_pays_by_numbers_in_place(rooms: list[So
 class TestConformance(PretextTaskTests):
     task = "depth_ordering"
     samples = 100
+    levels = ("1", "3")  # the easiest and the hardest; TestEveryLevel checks all
 
     def solve(self, source: SourceImage, sample: Sample) -> set[str]:
         return solve(source, sample)
+
+
+@pytest.mark.slow
+class TestEveryLevel(TestConformance):
+    samples = 300
+    levels = None

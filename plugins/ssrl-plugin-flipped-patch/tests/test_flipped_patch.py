@@ -477,10 +477,17 @@ def test_the_blocks_of_a_jpeg_file_do_not_tell_the_flip():
 
 class TestConformance(PretextTaskTests):
     task = "flipped_patch"
-    samples = 150
+    samples = 100
+    levels = ("1", "3")  # the easiest and the hardest; TestEveryLevel checks all
 
     def solve(self, source: SourceImage, sample: Sample) -> set[str]:
         return solve(source, sample)
 
     def variants(self, truth: str) -> list[str]:
         return [truth.upper(), truth.replace("-", " - "), truth.replace("-", ", "), rf"\text{{{truth}}}"]
+
+
+@pytest.mark.slow
+class TestEveryLevel(TestConformance):
+    samples = 300
+    levels = None

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations, product
 from pathlib import Path
@@ -256,6 +257,17 @@ def test_an_oracle_with_its_own_camera_finds_the_truth_in_ray_cast_rooms_however
 def test_an_oracle_with_its_own_camera_finds_the_truth_in_real_frames_however_tilted(level: str, size: int) -> None:
     for index in range(4):
         check(*make(kinect(size), level, index), level)
+
+
+def test_in_a_small_scene_too_regions_are_as_far_apart_as_the_level_says() -> None:
+    # A third of a room: without the level's metres, a tenth of the camera's distance would do.
+    small = [
+        replace(source, depth=source.depth / 3) for source in (room(seed, width=224, height=168) for seed in (0, 3))
+    ]
+    for index in range(12):
+        sample, source = make(small, "1", index)
+        first, second = clouds_of(source, sample, source.intrinsics)
+        assert np.linalg.norm((second[:, None] - first[..., None])[[0, 2]], axis=0).min() >= LEAST["1"]
 
 
 def test_the_mapping_of_the_paper_holds() -> None:
@@ -579,6 +591,13 @@ def test_decoration_is_forgiven_and_lists_are_not(answer: str, score: float) -> 
 class TestConformance(PretextTaskTests):
     task = "relative_position"
     samples = 100
+    levels = ("1", "3")  # the easiest and the hardest; TestEveryLevel checks all
 
     def solve(self, source: SourceImage, sample: Sample) -> set[str]:
         return solve(source, sample)
+
+
+@pytest.mark.slow
+class TestEveryLevel(TestConformance):
+    samples = 300
+    levels = None
