@@ -60,6 +60,7 @@ def test_the_first_stage_writes_images_and_mixes_for_all_five_tasks(
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import stages
 
+    (tmp_path / "photos").mkdir()
     facts = stages.photos(tmp_path, stages.DRY)
     assert facts["photos"] == stages.DRY.photos == len(list((tmp_path / "photos").glob("*.depth.png")))
     assert facts["parameters"] > 1e5

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -99,8 +99,8 @@ actor_rollout_ref:
     optim: {lr: 3.0e-3, lr_warmup_steps: 10, weight_decay: 0.0}
   rollout: {n: 8, log_prob_micro_batch_size_per_gpu: 256, agent: {num_workers: 1}}
 trainer:
-  total_training_steps: 25
-  test_freq: 25
+  total_training_steps: 20
+  test_freq: 20
   save_freq: -1
   logger: [console, file]
   default_local_dir: run
@@ -120,6 +120,11 @@ def metrics(path: Path) -> dict[int, dict[str, float]]:
         record = json.loads(line)
         found.setdefault(record["step"], {}).update(record["data"])
     return found
+
+
+def rollouts(path: Path) -> list[dict[str, Any]]:
+    """verl's dump of the rollouts of a step, without their ids, which number the prompts of a process."""
+    return [json.loads(line) | {"uid": None} for line in path.read_text().splitlines()]
 
 
 def trained(path: Path) -> dict[int, dict[str, float]]:
@@ -150,14 +155,34 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(victims[1:], timeout=60)
 
 
-def killed_when(condition: Callable[[], bool], folder: Path) -> None:
-    """Start the training run of a folder and kill it as soon as the condition holds."""
+def killed_during_checkpoint(folder: Path, step: int) -> None:
+    """Start the training run of a folder, and kill it in the middle of the checkpoint of a step.
+
+    A named pipe takes the place of the model's file. The trainer waits when the pipe's buffer is full.
+    """
+    file = folder / "run" / f"global_step_{step}" / "actor" / "model_world_size_1_rank_0.pt"
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    pipe = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     command = [sys.executable, "-m", "ssrl_core", "train", "grpo.yaml"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    while not condition():
+    while not select.select([pipe], [], [], 1)[0]:
         assert process.poll() is None, (folder / "run" / "log.txt").read_text(errors="replace")[-4000:]
-        time.sleep(0.001)
     kill_all(process)
+    os.close(pipe)
+    file.unlink()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _busy_machine() -> Iterator[None]:
+    """Settings for a machine that has other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other take up to ten times the time
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # or Ray ends workers if other programs fill the memory
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +191,11 @@ def cold_start(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> I
     folder = tmp_path_factory.mktemp("training")
     for name, text in (("mix", FIVE.replace("PHOTOGRAPHS", str(photographs))), ("sft", SFT), ("grpo", GRPO)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    before = Path.cwd()
-    os.chdir(folder)
-    ssrl("tiny-model", "mix.yaml", "model")
-    ssrl("sft", "sft.yaml")
-    yield folder
-    os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ssrl("tiny-model", "mix.yaml", "model")
+        ssrl("sft", "sft.yaml")
+        yield folder
 
 
 class Interrupted(NamedTuple):
@@ -179,15 +203,15 @@ class Interrupted(NamedTuple):
 
     folder: Path
     whole: int  # step of the last whole checkpoint after the kill
-    dumps: dict[int, list[str]]  # step -> rollouts that the killed process had written
+    dumps: dict[int, list[dict[str, Any]]]  # step -> rollouts that the killed process had written
 
 
 @pytest.fixture(scope="module")
 def interrupted(cold_start: Path) -> Interrupted:
     run = cold_start / "run"
-    killed_when((run / "global_step_4").exists, cold_start)
+    killed_during_checkpoint(cold_start, step=4)
     whole = int((run / "latest_checkpointed_iteration.txt").read_text())
-    dumps = {int(path.stem): path.read_text().splitlines() for path in (run / "rollouts").glob("*.jsonl")}
+    dumps = {int(path.stem): rollouts(path) for path in (run / "rollouts").glob("*.jsonl")}
     ssrl("train", "grpo.yaml")
     return Interrupted(run, whole, dumps)
 
@@ -209,9 +233,8 @@ def test_rollouts_and_metrics_cover_all_five_tasks(interrupted: Interrupted) -> 
     for task in TASKS:
         assert f"rollout/{task}@1/acc" in last
         assert f"val-core/{task}@1/acc/mean@1" in last
-    rollouts = [json.loads(line) for line in interrupted.dumps[1]]
-    assert len(rollouts) == PROMPTS * ROLLOUTS
-    assert {round(r["score"], 6) for r in rollouts} <= {0.0, 0.1, 1.0}
+    assert len(interrupted.dumps[1]) == PROMPTS * ROLLOUTS
+    assert {round(rollout["score"], 6) for rollout in interrupted.dumps[1]} <= {0.0, 0.1, 1.0}
 
 
 def test_a_trainer_killed_during_a_checkpoint_sees_every_sample_once_and_in_order(interrupted: Interrupted) -> None:
@@ -220,16 +243,16 @@ def test_a_trainer_killed_during_a_checkpoint_sees_every_sample_once_and_in_orde
     assert list(trained(run / "metrics-2.jsonl")) == [3, 4, 5]
     assert int((run / "latest_checkpointed_iteration.txt").read_text()) == 5
     for step in (1, 2, 3, 4, 5):
-        dump = (run / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        found = [json.loads(rollout["gts"])["truth"] for rollout in rollouts(run / "rollouts" / f"{step}.jsonl")]
         truths = [mix[index].sample.truth for index in range(PROMPTS * (step - 1), PROMPTS * step)]
-        assert sorted(json.loads(json.loads(line)["gts"])["truth"] for line in dump) == sorted(truths * ROLLOUTS)
+        assert sorted(found) == sorted(truths * ROLLOUTS)
 
 
 def test_a_resumed_run_repeats_the_lost_steps_to_the_digit(interrupted: Interrupted) -> None:
     before, after = (trained(interrupted.folder / name) for name in ("metrics.jsonl", "metrics-2.jsonl"))
     for key in ("critic/score/mean", "actor/grad_norm", "actor/entropy"):
         assert before[3][key] == after[3][key]
-    assert interrupted.dumps[3] == (interrupted.folder / "rollouts" / "3.jsonl").read_text().splitlines()
+    assert interrupted.dumps[3] == rollouts(interrupted.folder / "rollouts" / "3.jsonl")
 
 
 def teach_form(folder: Path, mix: Mix) -> None:
@@ -272,7 +295,7 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(
     ssrl("train", "learn.yaml")
     assert_healthy(tmp_path / "run")
     found = metrics(tmp_path / "run" / "metrics.jsonl")
-    assert list(found) == list(range(26))
+    assert list(found) == list(range(21))
     assert found[0]["val-aux/probe@1/format/mean@1"] > 0.9  # it knows the form,
     assert found[0]["val-core/probe@1/acc/mean@1"] < 0.5  # and does not look
-    assert found[25]["val-core/probe@1/acc/mean@1"] >= 0.9
+    assert found[20]["val-core/probe@1/acc/mean@1"] >= 0.9
