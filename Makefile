@@ -10,7 +10,7 @@ SEED ?= 1
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: install  ## the tests of core and plugins, with real training runs through verl
 	$(PYTEST) -m "not slow"
