@@ -404,3 +404,24 @@ def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(
     assert (finished.code, finished.lost_prompts) == (3, 2)
     assert "uid=of-an-earlier-run" in (folder / "log.txt").read_text()
     assert (folder / "mix.yaml").read_text() == FIVE
+
+
+def test_a_run_is_started_again_if_ray_does_not_start_in_time(tmp_path):
+    (tmp_path / "mix.yaml").write_text(FIVE)
+    program = (
+        "from pathlib import Path\n"
+        "starts = Path('starts')\n"
+        "starts.write_text((starts.read_text() if starts.exists() else '') + 'x')\n"
+        "if len(starts.read_text()) < 3:\n"
+        "    raise Exception('The current node timed out during startup. This could happen')"
+    )
+    code = f"import os; os.chdir({str(tmp_path)!r})\n{program}"
+    env = {"VERL_FILE_LOGGER_PATH": str(tmp_path / "run" / "metrics.jsonl")}
+    config = {"trainer": {"total_training_steps": 2, "resume_mode": "disable"}}
+    launch = Launch((sys.executable, "-c", code), env, config, tmp_path / "mix.yaml", {}, tmp_path / "run")
+    assert run(launch, on_step=print).code == 0
+    assert (tmp_path / "starts").read_text() == "xxx"
+    (tmp_path / "starts").unlink()
+    never = code.replace("< 3", "< 9")
+    assert run(replace(launch, argv=(sys.executable, "-c", never)), on_step=print).code == 1
+    assert (tmp_path / "starts").read_text() == "xxx"

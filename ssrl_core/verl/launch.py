@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import shlex
@@ -28,6 +29,12 @@ from ..mix.include import self_contained
 from .checks import CHECKPOINTED, check_run, folder_of, has_checkpoints, plan_of, settle
 from .recipe import Stage, compose, override, read_recipe
 
+logger = logging.getLogger(__name__)
+
+RAY_STARTS = 3
+"""Times that a run is started while Ray itself does not start."""
+
+_RAY_LATE = b"The current node timed out during startup"  # on a busy machine; Ray waits 30 s, which cannot be set
 _LOST = re.compile(rb"Error in _run_prompt for uid=\S+")  # verl logs this once for each rollout of a prompt
 _MODULE = {"sft": "verl.trainer.sft_trainer", "grpo": "verl.trainer.main_ppo"}
 
@@ -140,7 +147,12 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
     launch.folder.mkdir(parents=True, exist_ok=True)
     with folder_of(launch.folder).locked():
         _write_inputs(launch)
-        return _run(launch, on_step=on_step, echo=echo)
+        for _ in range(RAY_STARTS - 1):
+            finished, ray_late = _run(launch, on_step=on_step, echo=echo)
+            if not (finished.code and ray_late):
+                return finished
+            logger.warning("Ray did not start within its time limit. Nothing was trained; the run is started again")
+        return _run(launch, on_step=on_step, echo=echo)[0]
 
 
 def _write_inputs(launch: Launch) -> None:
@@ -157,7 +169,8 @@ def _write_inputs(launch: Launch) -> None:
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
 
 
-def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool) -> Finished:
+def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool) -> tuple[Finished, bool]:
+    """How the run ended, and whether Ray did not start."""
     with open(launch.folder / "log.txt", "a+b", buffering=0) as log:
         begin = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
@@ -182,8 +195,12 @@ def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo
             if tee:
                 tee.join(timeout=5)
         log.seek(begin)
-        lost = {found[0] for line in log if (found := _LOST.search(line))}
-        return Finished(process.returncode, len(lost))
+        lost, ray_late = set(), False
+        for line in log:
+            ray_late = ray_late or _RAY_LATE in line
+            if found := _LOST.search(line):
+                lost.add(found[0])
+        return Finished(process.returncode, len(lost)), ray_late
 
 
 def _require_verl() -> None:
