@@ -1,4 +1,4 @@
-"""What tasks draw and measure on pictures: patches, seams, labels, numbered markers. Nothing is random.
+"""What tasks cut out of pictures, measure and draw: patches, pieces, seams, labels, numbered markers.
 
 Text is set in the font that ships with Pillow, at a size that grows with the image, so that a picture looks the same on
 every machine.

@@ -9,7 +9,7 @@ square, the other three look alike, so neither the odd piece out nor the one in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator
@@ -44,16 +44,26 @@ must all continue what surrounds the mask. Answer with the letter of the option:
 LETTERS = "ABCD"
 
 Family = Literal["elsewhere", "shifted", "scaled", "turned", "mirrored", "published"]
-FAR, NEAR = (1 / 1.6, 1.6), (1 / 1.3, 1.3)  # scales: pixels of the picture in a pixel of a piece
-# Level -> summary; side of the hole, in shorter sides of the picture; families of changes; least and most shift, in
-# sides of the hole; scales.
-LEVELS: dict[str, tuple[str, float, tuple[Family, ...], tuple[float, float], tuple[float, ...]]] = {
-    "1": ("four places", 1 / 3, ("elsewhere",), (0.4, 0.6), FAR),
-    "2": ("mirrored, shifted or scaled much", 0.4, ("mirrored", "shifted", "scaled"), (0.4, 0.6), FAR),
-    "3": ("shifted or scaled a little", 0.4, ("shifted", "scaled"), (0.2, 0.35), NEAR),
-    "paper": ("a large hole; turned or scaled", 0.5, ("turned", "scaled"), (0.2, 0.35), FAR + NEAR),
+
+
+class Setting(NamedTuple):
+    """What a level is made of."""
+
+    summary: str
+    hole: float  # side, as a share of the picture's shorter side
+    families: tuple[Family, ...]  # of changes
+    shifts: tuple[float, float]  # least and most, in sides of the hole
+    scales: tuple[float, ...]  # pixels of the picture in a pixel of the piece
+
+
+FAR, NEAR = (1 / 1.6, 1.6), (1 / 1.3, 1.3)
+SETTINGS = {
+    "1": Setting("four places", 1 / 3, ("elsewhere",), (0.4, 0.6), FAR),
+    "2": Setting("mirrored, shifted or scaled much", 0.4, ("mirrored", "shifted", "scaled"), (0.4, 0.6), FAR),
+    "3": Setting("shifted or scaled a little", 0.4, ("shifted", "scaled"), (0.2, 0.35), NEAR),
+    "paper": Setting("a large hole; turned or scaled", 0.5, ("turned", "scaled"), (0.2, 0.35), FAR + NEAR),
 }
-Change = tuple[str, View]  # its name, and what it adds to the view of the true piece
+Change = tuple[str, View]  # its name, and what it adds to the view that is the true piece
 TURNED = [("turned left", View(turns=1)), ("turned right", View(turns=-1))]
 SCALED = {scale: ("interior" if scale < 1 else "surround", View(growth=scale - 1)) for scale in FAR + NEAR}
 PUBLISHED = [*TURNED, SCALED[1 / 1.6], SCALED[1.3], SCALED[1.6]]
@@ -84,7 +94,7 @@ class CroppedPatchOptions(Options):
 
 @hookimpl
 def ssrl_task_info() -> TaskInfo:
-    levels = {name: Level(summary, 1 / 4, tuple(LETTERS)) for name, (summary, *_) in LEVELS.items()}
+    levels = {name: Level(setting.summary, 1 / 4, tuple(LETTERS)) for name, setting in SETTINGS.items()}
     summary = "find the piece that fills the hole in a picture"
     return TaskInfo(version="3", summary=summary, levels=levels, options=CroppedPatchOptions)
 
@@ -93,16 +103,16 @@ def ssrl_task_info() -> TaskInfo:
 def ssrl_generate_sample(
     source: SourceImage, rng: np.random.Generator, level: str, options: CroppedPatchOptions
 ) -> Sample:
-    _, hole, families, shifts, scales = LEVELS[level]
+    setting = SETTINGS[level]
     answer = int(rng.integers(4))
     order = np.argsort([answer, *rng.permutation([place for place in range(4) if place != answer])])
     # The changes, too, are drawn before the picture is looked at: if interiors were rejected more often than surrounds
     # and then drawn again, the smoother pieces would be the true ones.
-    changes = draw_changes(options.families or families, shifts, scales, rng=rng)
+    changes = draw_changes(setting, options.families or setting.families, rng=rng)
     views = [View(*map(sum, zip(View(), *(view for _, view in piece), strict=True))) for piece in changes]
     prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
 
-    side = round(hole * min(source.rgb.shape[:2]))
+    side = round(setting.hole * min(source.rgb.shape[:2]))
     if side < SMALLEST_HOLE:
         raise SourceRejected("hole too small")
     for tries_left in reversed(range(PLACEMENTS)):
@@ -130,17 +140,15 @@ def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> fl
     return match_choice(answer, truth)
 
 
-def draw_changes(
-    families: tuple[Family, ...], shifts: tuple[float, float], scales: tuple[float, ...], *, rng: np.random.Generator
-) -> list[list[Change]]:
+def draw_changes(setting: Setting, families: tuple[Family, ...], *, rng: np.random.Generator) -> list[list[Change]]:
     """The changes of each of the four pieces, the true one first."""
     if "published" in families:
         return [[], *([PUBLISHED[k]] for k in rng.choice(len(PUBLISHED), size=3, replace=False))]
-    x, y = rng.uniform(*shifts, size=2) * rng.choice((-1, 1), size=2)
+    x, y = rng.uniform(*setting.shifts, size=2) * rng.choice((-1, 1), size=2)
     every: dict[str, list[Change]] = {
         "elsewhere": [("elsewhere", View(place=1)), ("elsewhere", View(place=2))],
         "shifted": [("shifted sideways", View(x=x)), ("shifted up or down", View(y=y))],
-        "scaled": [SCALED[scales[rng.integers(len(scales))]]],
+        "scaled": [SCALED[setting.scales[rng.integers(len(setting.scales))]]],
         "turned": [TURNED[rng.integers(2)]],
         "mirrored": [("mirrored", View(mirrored=1))],
     }
