@@ -10,11 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssrl_core import plugins, sources
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is slow, and no fault
+hypothesis.settings.load_profile("any machine")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOY = (FIXTURES / "ssrl_plugin_toy.py").read_text(encoding="utf-8")

@@ -216,3 +216,12 @@ def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(ssrl, wri
     assert config["data"]["train_files"] == str(mix)
     assert (config["trainer"]["total_training_steps"], config["trainer"]["save_freq"]) == (7, 5)
     assert config["data"]["note"] == "here"
+
+
+def test_a_mix_with_errors_and_a_failed_check_end_with_a_code(ssrl, install_toy, tmp_path):
+    (tmp_path / "mix.yaml").write_text("tasks: {flipped_patch: {level: 17}}")
+    done = ssrl("mix", tmp_path / "mix.yaml")
+    assert done.code == 2 and "ERROR in flipped_patch" in done.out
+    install_toy(("0.5", "1.5"))
+    done = ssrl("check", "toy", "--only", "contract.levels", "-n", "2", "--size", "64")
+    assert done.code == 1 and "FAILED" in done.out

@@ -414,3 +414,8 @@ def test_a_mix_that_allows_some_distributions_imports_nothing_of_others(write_mi
     assert load_mix(
         write_mix("allowed_distributions: [ssrl-plugin-f*, ssrl-source-rooms]\nsize: 112\ntasks: {flipped_patch: }")
     )[0]
+
+
+def test_a_mix_must_allow_the_distribution_of_its_source(write_mix):
+    with pytest.raises(NotAllowed, match="ssrl-source-rooms"):
+        load_mix(write_mix("allowed_distributions: [ssrl-plugin-f*]\ntasks: {flipped_patch: }"))

@@ -18,6 +18,7 @@ from PIL import Image
 from ssrl_source_rooms import ssrl_open_source as open_synthetic
 
 from ssrl_core.errors import SourceError, SourceRejected
+from ssrl_core.seeding import stable_hash
 from ssrl_core.sources import Split, open_source, resolve_uri, to_working_size
 from ssrl_core.sources import images as imageio
 from ssrl_core.sources.folder import ssrl_open_source as open_folder
@@ -657,3 +658,17 @@ def test_uris_without_a_known_scheme_are_errors(uri: str) -> None:
 
     with pytest.raises(SSRLError):
         open_source(uri)
+
+
+def test_the_held_out_images_of_an_endless_source_are_those_with_a_low_hash() -> None:
+    source, rng = open_source("synthetic:"), np.random.default_rng(0)
+    for part in ("train", "validation", "heldout"):
+        split = Split(source, part, fraction=0.1)
+        low = {stable_hash(split.draw(rng)) < 0.1 * 2**64 for _ in range(50)}
+        assert low == {part != "train"}
+
+
+def test_the_working_size_begins_with_a_random_crop() -> None:
+    image = SourceImage("a", np.zeros((480, 640, 3), np.uint8))
+    shapes = {to_working_size(image, 448, rng=np.random.default_rng(seed)).rgb.shape for seed in range(20)}
+    assert len(shapes) > 1

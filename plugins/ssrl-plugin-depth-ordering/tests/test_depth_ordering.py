@@ -540,3 +540,10 @@ class TestConformance(PretextTaskTests):
 class TestEveryLevel(TestConformance):
     samples = 300
     levels = None
+
+
+def test_regions_are_nearly_flat() -> None:
+    ramp = np.linspace(1, 8, 320, dtype=np.float32)[None].repeat(240, 0)
+    source = SourceImage("ramp", np.zeros((240, 320, 3), np.uint8), ramp)
+    regions = smooth_regions(source, np.random.default_rng(0), radius=8)
+    assert (regions.far <= 1.15 * regions.near).all()
