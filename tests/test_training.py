@@ -88,16 +88,16 @@ tasks: {probe: }
 """
 LEARN = """
 mix: mix.yaml
-data: {train_batch_size: 16, max_prompt_length: 100, max_response_length: 12}
+data: {train_batch_size: 32, max_prompt_length: 100, max_response_length: 12}
 actor_rollout_ref:
   model: {path: model}
   actor:
     use_kl_loss: false
-    ppo_mini_batch_size: 16
-    ppo_micro_batch_size_per_gpu: 128
+    ppo_mini_batch_size: 32
+    ppo_micro_batch_size_per_gpu: 256
     entropy_coeff: 0.01
     optim: {lr: 3.0e-3, lr_warmup_steps: 10, weight_decay: 0.0}
-  rollout: {n: 8, log_prob_micro_batch_size_per_gpu: 128, agent: {num_workers: 1}}
+  rollout: {n: 8, log_prob_micro_batch_size_per_gpu: 256, agent: {num_workers: 1}}
 trainer:
   total_training_steps: 20
   test_freq: 20
@@ -263,7 +263,7 @@ def teach_form(folder: Path, mix: Mix) -> None:
     rng = np.random.default_rng(0)
     for step in range(50):
         examples = [mix[index] for index in range(40 * step, 40 * step + 40)]
-        completions = [f"<think>.</think>\\boxed{{{'ABC'[letter]}}}<|im_end|>" for letter in rng.integers(3, size=40)]
+        completions = [f"<think>.</think>\\boxed{{{'ABCD'[letter]}}}<|im_end|>" for letter in rng.integers(4, size=40)]
         prompts = [[user_message(example.prompt, lambda _: {"type": "image"})] for example in examples]
         inputs = processor(
             text=[
@@ -297,5 +297,5 @@ def test_grpo_teaches_a_policy_that_knows_only_the_form_to_see(
     found = metrics(tmp_path / "run" / "metrics.jsonl")
     assert list(found) == list(range(21))
     assert found[0]["val-aux/probe@1/format/mean@1"] > 0.9  # it knows the form,
-    assert found[0]["val-core/probe@1/acc/mean@1"] < 0.55  # and does not look
+    assert found[0]["val-core/probe@1/acc/mean@1"] < 0.5  # and does not look
     assert found[20]["val-core/probe@1/acc/mean@1"] >= 0.9
