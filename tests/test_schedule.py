@@ -312,7 +312,7 @@ def test_a_run_that_would_shuffle_a_schedule_or_go_through_it_twice_is_refused(w
     assert not caplog.records
     with pytest.raises(RecipeError, match=r"data\.shuffle = True: must be false, because .* has a schedule"):
         check(path, shuffle=True)
-    with pytest.raises(RecipeError, match=r"21 steps of 10 prompts .* Set its samples to 210"):
+    with pytest.raises(RecipeError, match=r"21 steps of 10 prompts .* Set 'samples' in the mix to 210"):
         check(path, steps=21, trainer={"total_epochs": 30})
     for stage in ("grpo", "sft"):
         with pytest.raises(RecipeError, match=r"trainer\.total_training_steps=20 at most"):
@@ -327,7 +327,7 @@ def test_a_run_that_ends_before_the_last_stage_is_warned_of(write_mix, caplog):
     path = write_mix(MIX + SCHEDULE)
     with caplog.at_level(logging.WARNING):
         check(path, steps=10)
-    assert "10 steps of 10 prompts end in stage 2 of 3" in caplog.text
+    assert "the run ends after 10 steps of 10 prompts, in stage 2 of 3" in caplog.text
 
 
 def test_the_example_of_a_curriculum_is_laid_out_over_its_run():
