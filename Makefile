@@ -16,7 +16,7 @@ test: install  ## the tests of core and plugins, with real training runs through
 	$(PYTEST) -m "not slow"
 
 test-fast: install  ## without the training runs
-	$(PYTEST) -m "not slow and not xdist_group"
+	$(PYTEST) -m "not slow and not training"
 
 test-all: install  ## also what takes long and adds little; before a release
 	$(PYTEST)

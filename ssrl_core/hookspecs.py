@@ -92,7 +92,7 @@ def ssrl_open_source(uri: str) -> ImageSource | None:
 
     The part of the URI between ``SCHEME:`` and ``?`` arrives as an absolute path: the core resolves a relative path
     against the file that contains the URI. The part is not a path if it is empty, contains ``://`` or ``::``, or begins
-    with ``//``; then it arrives as written.
+    with ``//`` but not with ``///``; then it arrives as written.
 
     Raises:
         SourceError: the plugin takes the URI but cannot open it.

@@ -58,6 +58,15 @@ class Key:
         return _adapter().validate_json(text)
 
 
+def columns(example: Example, *, format_weight: float) -> dict[str, Any]:
+    """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``."""
+    key = Key.of(example, format_weight=format_weight)
+    return {
+        "data_source": f"{key.task}@{key.level}",
+        "reward_model": {"style": "rule", "ground_truth": key.to_json()},
+    }
+
+
 @cache
 def _adapter() -> TypeAdapter[Key]:
     return TypeAdapter(Key)

@@ -136,6 +136,17 @@ def write_mix(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of torch: the models are so small that more only wait for each other, ten times as long if busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Any, Any, Path]]:
     """A function from the text of a mix to a model with random weights, its processor, the mix, the model's folder.

@@ -46,15 +46,7 @@ heldout: {samples: 30}
 tasks: {flipped_patch: , cropped_patch: , shuffled_patches: {level: {1: 1, 2: 1}}}
 """
 SHORT = Sampling(max_tokens=12)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """One thread of torch, as in the server: several are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the server
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 
 from ssrl_core import sample as attempt
 from ssrl_core.cli import app
+from ssrl_core.cli.export import as_text
 from ssrl_core.cli.terminal import progress_bar
 from ssrl_core.errors import PluginFailed, SourceError
-from ssrl_core.export import ExportError, export, summary
+from ssrl_core.export import ExportError, export
 from ssrl_core.export.local import SHARDS_A_WORKER
 from ssrl_core.mix import load_mix
 from ssrl_core.reward import Key, score
@@ -340,7 +341,7 @@ def test_a_damaged_image_is_replaced_by_another_and_counted(toy_mix, pictures, t
     manifest = export(toy_mix, tmp_path / "out", samples=60, shard_size=10, workers=2)
     assert manifest["rows"] == 60
     assert manifest["rejected"]["toy"]["unreadable image"] >= 2
-    assert "rejected images" in summary(manifest, tmp_path)
+    assert "rejected images" in as_text(manifest, tmp_path)
 
 
 def test_a_plugin_that_raises_on_one_image_in_a_hundred_costs_that_image_and_no_row(
@@ -354,7 +355,7 @@ def test_a_plugin_that_raises_on_one_image_in_a_hundred_costs_that_image_and_no_
     assert one["rows"] == 400
     assert one["rejected"]["toy"]["unreadable image"] > 8  # in each of the eight shards, and counted once
     assert 0 < one["rejected"]["toy"]["plugin failed: ZeroDivisionError"] < 20
-    assert "of a hundred" in caplog.text and "plugin failed: ZeroDivisionError" in summary(one, tmp_path)
+    assert "of a hundred" in caplog.text and "plugin failed: ZeroDivisionError" in as_text(one, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -76,7 +76,7 @@ def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("training")
+@pytest.mark.training
 def test_a_dry_run_runs_all_stages_and_resumes_where_it_was_cut(tmp_path: Path) -> None:
     cut = run(tmp_path, "--minutes", "0")
     assert cut.returncode == 1 and "no time left" in cut.stdout

@@ -33,15 +33,7 @@ size: 112
 heldout: {samples: 12}
 tasks: {flipped_patch: , cropped_patch: }
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The model is so small that more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

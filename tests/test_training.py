@@ -33,7 +33,7 @@ from ssrl_core.models.completions import load_model
 from ssrl_core.models.tiny import build_tiny_model
 from ssrl_core.models.tokens import user_message
 
-pytestmark = pytest.mark.xdist_group("training")
+pytestmark = pytest.mark.training
 
 FRAMES = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
 DEPTH = f"rgbd:{FRAMES}" if FRAMES.is_dir() else "synthetic:?width=192&height=144"
@@ -174,15 +174,12 @@ def killed_during_checkpoint(folder: Path, step: int) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _busy_machine() -> Iterator[None]:
+def _busy_machine(one_thread: None) -> Iterator[None]:
     """Settings for a machine that has other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other take up to ten times the time
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # or Ray ends workers if other programs fill the memory
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

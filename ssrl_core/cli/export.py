@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..export import export, summary
+from ..export import export
 from ..mix import SplitName
-from .terminal import progress_bar
+from .terminal import counted, progress_bar
+
+
+def as_text(manifest: Mapping[str, Any], folder: Path) -> str:
+    """The manifest of the export in a folder, for a terminal."""
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    lines = [f"{manifest['rows']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB -> {folder}"]
+    for task, reasons in manifest["rejected"].items():
+        lines.append(f"  {task}: rejected images: {counted(reasons)}")
+    for uri, facts in manifest["sources"].items():
+        if facts["skipped"]:
+            lines.append(f"  {uri}: skipped: {counted(facts['skipped'])}")
+    return "\n".join(lines)
 
 
 def command(
@@ -38,4 +51,4 @@ def command(
             mix, output, samples=samples, split=split, workers=workers, ray=ray, address=address,
             shard_size=shard_size, jpeg=jpeg, files=files, on_progress=on_progress,
         )  # fmt: skip
-    typer.echo(summary(manifest, output))
+    typer.echo(as_text(manifest, output))

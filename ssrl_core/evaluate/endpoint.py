@@ -14,8 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import did_you_mean
-from ..mix.tasks import Example
 from ..models.tokens import user_message
+from ..sample import Example
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written
 

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..mix.tasks import Example
 from ..models.completions import complete, load_model
 from ..models.tokens import token_ids
+from ..sample import Example
 from ..seeding import generator
 from .folder import EvaluationError
 

@@ -51,12 +51,7 @@ def evaluate(
             be queried.
         PluginError: a task is broken.
     """
-    samples = len(mix) if samples is None else samples
-    if not 1 <= samples <= len(mix):
-        raise EvaluationError(
-            f"{samples} samples of the {mix.split} split of {mix.path}: it has {len(mix)}. "
-            f"Raise {'samples' if mix.split == 'train' else 'heldout.samples'} in the mix, or ask for fewer"
-        )
+    samples = mix.checked(samples, error=EvaluationError)
     failed: Counter[str] = Counter()
     with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (file, answers):
         known = {answer.index for answer in answers}

@@ -12,8 +12,7 @@ the shard only. They do not depend on the process or machine that makes it, nor 
     manifest  the result
 """
 
-from .manifest import summary
 from .plan import ExportError
 from .run import export
 
-__all__ = ["ExportError", "export", "summary"]
+__all__ = ["ExportError", "export"]

@@ -45,19 +45,3 @@ def write_manifest(folder: Path, plan: Mapping[str, Any], shards: Sequence[Mappi
 
 def _skipped(uri: str) -> dict[str, int]:
     return dict(sorted(getattr(open_source(uri), "skipped", {}).items()))
-
-
-def summary(manifest: dict[str, Any], folder: Path) -> str:
-    """A summary of the manifest for a terminal."""
-    size = sum(shard["bytes"] for shard in manifest["shards"])
-    lines = [f"{manifest['rows']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB -> {folder}"]
-    for task, reasons in manifest["rejected"].items():
-        lines.append(f"  {task}: rejected images: " + _counted(reasons))
-    for uri, facts in manifest["sources"].items():
-        if facts["skipped"]:
-            lines.append(f"  {uri}: skipped: " + _counted(facts["skipped"]))
-    return "\n".join(lines)
-
-
-def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} x {reason}" for reason, n in reasons.items())

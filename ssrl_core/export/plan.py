@@ -44,17 +44,22 @@ def plan_of(mix: Mix, *, samples: int, shard_size: int, images: str) -> dict[str
         images: how images are stored, in words.
     """
     plan = {"format": FORMAT, **plan_of_mix(mix), "samples": samples, "shard_size": shard_size, "images": images}
-    return plan | {"versions": versions(mix)}
+    return plan | {"versions": plan["versions"] | _writers()}
 
 
 def versions(mix: Mix) -> dict[str, str]:
     """Versions of everything that determines the bytes of an export. Raises ExportError if a library is missing."""
+    return versions_of(mix) | _writers()
+
+
+def _writers() -> dict[str, str]:
+    """Versions of the libraries that write images and shards."""
     try:
         import fpng
         import pyarrow as pa
     except ImportError as err:
         raise ExportError("an export needs fpng and pyarrow: pip install 'ssrl-core[export]'") from err
-    return versions_of(mix) | {"fpng": fpng.__version__, "pyarrow": pa.__version__}
+    return {"fpng": fpng.__version__, "pyarrow": pa.__version__}
 
 
 def digest(plan: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..mix import Example, Mix
-from ..reward import Key
+from ..reward import columns
 from ..sources.images import pixels
 
 
@@ -21,13 +21,9 @@ def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[st
     """
     recipe = example.recipe
     return {
-        "data_source": f"{recipe.task}@{recipe.level}",
+        **columns(example, format_weight=mix.config.format_weight),
         "prompt": [{"role": "user", "content": example.prompt}],
         "images": images,
-        "reward_model": {
-            "style": "rule",
-            "ground_truth": Key.of(example, format_weight=mix.config.format_weight).to_json(),
-        },
         "extra_info": {
             "index": index,
             "split": recipe.split,

@@ -58,12 +58,7 @@ def export(
         MixError, PluginError, SourceError: as for ``load_mix``, and for a sample that cannot be made.
     """
     mix = load_mix(mix_path, split=split)
-    samples = len(mix) if samples is None else samples
-    if not 1 <= samples <= len(mix):
-        raise ExportError(
-            f"{samples} samples of the {split} split of {mix_path}: it has {len(mix)}. "
-            f"Raise {'samples' if split == 'train' else 'heldout.samples'} in the mix, or ask for fewer"
-        )
+    samples = mix.checked(samples, error=ExportError)
     folder = folder.absolute()
     images = "png" if jpeg is None else f"jpeg {jpeg}"
     plan = plan_of(mix, samples=samples, shard_size=shard_size, images=f"{images} in {folder}" if files else images)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import SSRLError
 from ..plugins import Task, load_task
 from ..sample import Example
 from ..sources import resolve_uri
@@ -98,6 +99,20 @@ class Mix:
     def rejections(self) -> dict[str, Counter[str]]:
         """Images that this object has not used so far, by task and reason."""
         return {bound.task.name: bound.rejections for bound in self._bound}
+
+    def checked(self, samples: int | None, *, error: type[SSRLError]) -> int:
+        """A number of samples to work on, from the first; None means all.
+
+        Raises:
+            SSRLError: the number is below 1, or the mix has fewer. It is an instance of ``error``.
+        """
+        samples = len(self) if samples is None else samples
+        if not 1 <= samples <= len(self):
+            raise error(
+                f"{samples} samples of the {self.split} split of {self.path}: it has {len(self)}. "
+                f"Raise {'samples' if self.split == 'train' else 'heldout.samples'} in the mix, or ask for fewer"
+            )
+        return samples
 
     def slot(self, index: int) -> Slot:
         """Task, ordinal, level and stage of 0 <= index < len(self); makes no sample."""

@@ -30,7 +30,7 @@ from ..answers import COMPLETION
 from ..errors import MixError
 from ..mix import Mix, SplitName, load_mix
 from ..models.tokens import user_message
-from ..reward import Key
+from ..reward import columns
 from ..sample import render
 from ..types import Recipe
 
@@ -72,12 +72,8 @@ class MixDataset(Dataset[dict[str, Any]]):
         example = self.mix[index]
         recipe = {"recipe": example.recipe.to_json()}  # of the whole sample; the first image carries it
         return {
-            "data_source": f"{example.recipe.task}@{example.recipe.level}",
+            **columns(example, format_weight=self.mix.config.format_weight),
             "raw_prompt": [user_message(example.prompt, lambda k: {"type": "image"} | ({} if k else recipe))],
-            "reward_model": {
-                "style": "rule",
-                "ground_truth": Key.of(example, format_weight=self.mix.config.format_weight).to_json(),
-            },
             "extra_info": {"index": index},
             "index": index,
             "tools_kwargs": {},
