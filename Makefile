@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/ssrl-*))
 SEED ?= 1
 
-.PHONY: demo test test-fast test-all bench lint install clean
+.PHONY: demo test test-fast test-vllm test-all bench lint install clean
 
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
@@ -17,6 +17,9 @@ test: install  ## the tests of core and plugins, with real training runs through
 
 test-fast: install  ## without the training runs
 	$(PYTEST) -m "not slow and not training"
+
+test-vllm: $(VENV)-vllm/installed  ## vLLM on the CPU: evaluation, and GRPO through verl with its rollouts
+	$(VENV)-vllm/bin/python -m pytest tests/vllm
 
 test-all: install  ## also what takes long and adds little; before a release
 	$(PYTEST)
@@ -38,5 +41,9 @@ $(VENV)/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train,eval,export,sources]" $(PLUGINS:%=-e ./%)
 	@touch $@
 
+$(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/requirements.txt
+	tests/vllm/environment.sh $(VENV)-vllm $(VENV)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-vllm runs

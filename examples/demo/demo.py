@@ -129,7 +129,7 @@ def by_task(answers: list[Answer]) -> dict[str, Row]:
 
 def train(launch: Launch) -> None:
     """Run verl and print a line for each step."""
-    code, lost = run(launch, on_step=StepLine(launch.steps))
+    code, lost, _ = run(launch, on_step=StepLine(launch.steps))
     if lost:
         console.print(f"the rollouts of {lost} prompts failed; see {launch.folder / 'log.txt'}")
     if code:

@@ -14,7 +14,7 @@ from ..evaluate import ALL, EvaluationError, Sampling, Transformers, check_heldo
 from ..evaluate.endpoint import Endpoint
 from ..evaluate.folder import LOG
 from ..evaluate.models import Model
-from ..evaluate.serving import Served
+from ..evaluate.serving import Served, command_for
 from ..mix import SplitName, load_mix
 from .terminal import AsJson, counted, progress_bar, show, table
 
@@ -76,7 +76,8 @@ def command(
         case str(), None, None, "transformers":
             asked = Transformers(model, batch=batch)
         case str(), None, None, "vllm":
-            asked = Served(model, log=folder / LOG, concurrency=concurrency)
+            server = command_for(loaded, model, max_tokens=max_tokens)
+            asked = Served(model, log=folder / LOG, command=server, concurrency=concurrency)
         case None, str(), str(), "transformers":
             asked = Endpoint(
                 endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=_body(body)

@@ -35,7 +35,7 @@ def run_stage(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbos
         typer.echo(f"# {launch.folder}/config.yaml will hold this configuration. Then this runs:\n# {launch.command()}")
         return
     typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
-    code, lost = run(launch, on_step=StepLine(launch.steps), echo=verbose)
+    code, lost, why = run(launch, on_step=StepLine(launch.steps), echo=verbose)
     if lost:
         sys.stderr.write(f"ssrl: the rollouts of {lost} prompt(s) failed; look for 'Error in _run_prompt' in log.txt\n")
     if code:
@@ -43,4 +43,6 @@ def run_stage(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbos
         if not verbose:
             sys.stderr.write("".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-30:]))
         sys.stderr.write(f"ssrl: verl ended with code {code}; its whole output is in {log}\n")
+        if why:
+            sys.stderr.write(f"ssrl: the first error in it: {why}\n")
         raise typer.Exit(code if code > 0 else 1)

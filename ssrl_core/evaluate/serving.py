@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,12 +16,53 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..mix import Mix
+from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
+from ..models.vllm import check_processor, check_vllm, media_limits, reason
 from .endpoint import Endpoint
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written, version
 
-VLLM = ("vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}", "--generation-config", "vllm")
+_HERE = Path(sys.executable).with_name("vllm")
+VLLM = (
+    *(str(_HERE) if _HERE.exists() else "vllm", "serve", "{model}"),
+    *("--host", "127.0.0.1", "--port", "{port}", "--generation-config", "vllm"),
+)
 """Command line of vLLM. It uses vLLM's neutral generation settings instead of those of the model."""
+
+
+def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
+    """vLLM's command line for the samples of a mix, with limits that save memory.
+
+    The longest sequence that vLLM must hold is 1.5 times the longest prompt of an example of every task and level, and
+    the completion.
+
+    Args:
+        mix: the samples.
+        model: a local folder, or a name on the Hugging Face hub, for which the length of prompts is estimated.
+        max_tokens: of a completion.
+
+    Raises:
+        EvaluationError: vLLM cannot run here, or the processor of the model does not fit it.
+    """
+    import torch
+
+    check_vllm(gpu=torch.cuda.is_available(), error=EvaluationError)
+    examples = list(mix.some_of_each())
+    if Path(model).is_dir():
+        from transformers import AutoConfig, AutoProcessor
+
+        check_processor(Path(model), where=model, error=EvaluationError)
+        processor = AutoProcessor.from_pretrained(model)
+        longest = max(len(token_ids(processor, example)) for example in examples)
+        most = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+    else:
+        family = family_of(model) or FAMILIES[0]
+        longest, most = max(estimate_tokens(example, family) for example in examples), 2**31
+    length = min(longest * 3 // 2 + max_tokens, most)
+    limits = json.dumps(media_limits(examples)).replace("{", "{{").replace("}", "}}")  # the command is a template
+    return *VLLM, "--max-model-len", str(length), "--limit-mm-per-prompt", limits
+
 
 _PATIENCE = 1800.0  # seconds; loading and compiling a large model takes long
 
@@ -72,8 +115,9 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-            raise EvaluationError(f"the server ended with code {server.returncode}; see {log}:\n{tail}")
+            text = log.read_text(encoding="utf-8", errors="replace")
+            why = reason(text) or "\n".join(text.splitlines()[-20:])
+            raise EvaluationError(f"the server ended with code {server.returncode}; see {log}:\n{why}")
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return

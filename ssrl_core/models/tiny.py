@@ -118,7 +118,8 @@ def build_tiny_model(
         chat_template=_CHAT_TEMPLATE,
     )
     image_processor = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=28 * 28 * 256, patch_size=patch_size)
-    processor = Qwen2_5_VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=_CHAT_TEMPLATE)
+    video_processor = Qwen2VLVideoProcessor(patch_size=patch_size)  # vLLM tries it with the model's vision tower
+    processor = Qwen2_5_VLProcessor(image_processor, tokenizer, video_processor, chat_template=_CHAT_TEMPLATE)
     processor.save_pretrained(folder)
 
     def token_id(token: str) -> int:

@@ -19,6 +19,7 @@ from ..mix import Example, SplitName, load_mix
 from ..mix.file import read_mix
 from ..mix.schedule import stages
 from ..models.tokens import token_ids
+from ..models.vllm import check_processor, check_vllm, media_limits
 from ..resume import ResumableFolder, plan_of_mix
 from ..reward import VERIFIER_LIMIT
 from .recipe import SAMPLER, Stage
@@ -32,8 +33,11 @@ CHECKPOINTED = "latest_checkpointed_iteration.txt"
 """verl's file in a run's folder that holds the step of the last complete checkpoint."""
 
 
-def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> None:
-    """Raise an error for a machine, model, mix, schedule, completion, prompt or folder that the run cannot use."""
+def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> list[Example]:
+    """Examples of every task at every level, after all checks of a run.
+
+    Raises an error for a machine, model, mix, schedule, completion, prompt or folder that the run cannot use.
+    """
     if folder / "mix.yaml" == mix:
         raise RecipeError(f"trainer.default_local_dir = {folder}: the run would overwrite {mix} with a copy")
     check_machine(config)
@@ -55,6 +59,26 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
         # Its constructor raises RecipeError for settings that it cannot use.
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
     check_length(stage, config, chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL)))
+    return examples
+
+
+def tell_vllm(config: Mapping[str, Any], examples: Sequence[Example]) -> None:
+    """Set what vLLM must know of the mix, in place, where the recipe does not say it.
+
+    Without it, vLLM reserves memory for videos and for the longest sequence that the model can read.
+    """
+    rollout, data = config["actor_rollout_ref"]["rollout"], config["data"]
+    settings = rollout["engine_kwargs"]["vllm"]
+    if not rollout.get("limit_images"):
+        settings.setdefault("limit_mm_per_prompt", media_limits(examples))
+    if rollout["max_model_len"] is None:
+        rollout["max_model_len"] = data["max_prompt_length"] + data["max_response_length"]
+
+
+def check_engine(config: Mapping[str, Any]) -> None:
+    """Raise RecipeError if the rollouts need vLLM, and it cannot run on this machine."""
+    if config["actor_rollout_ref"]["rollout"]["name"] == "vllm":
+        check_vllm(gpu=config["trainer"]["device"] != "cpu", error=RecipeError)
 
 
 def check_machine(config: Mapping[str, Any]) -> None:
@@ -75,6 +99,7 @@ def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise RecipeError(f"{key} = {name}: this folder contains no model: it has no config.json")
+        check_processor(path, where=f"{key} = {name}", error=RecipeError)
     elif name.startswith("~"):  # only a warning, so that a dry run works with verl's default, which begins like this
         logger.warning("%s = %s: no such folder. If this is verl's default, set the path of your model", key, name)
     elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:  # a name on the hub is OWNER/NAME at most

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from threading import Thread
 from typing import IO, Any, NamedTuple
 
@@ -26,10 +27,14 @@ import yaml
 
 from ..errors import RecipeError
 from ..mix.include import self_contained
-from .checks import CHECKPOINTED, check_run, folder_of, has_checkpoints, plan_of, settle
+from ..models.vllm import reason
+from .checks import CHECKPOINTED, check_engine, check_run, folder_of, has_checkpoints, plan_of, settle, tell_vllm
 from .recipe import Stage, compose, override, read_recipe
 
 logger = logging.getLogger(__name__)
+
+RUN = "SSRL_RUN"
+"""Environment variable of all workers of a run: a name that no other run has; see ``weights``."""
 
 RAY_STARTS = 3
 """Times that a run is started while Ray itself does not start."""
@@ -95,7 +100,9 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
     device = device or _device()
     config = compose(stage, read, overrides, mix=mix, device=device)
     folder = Path(config["trainer"]["default_local_dir"])
-    check_run(stage, config, mix, folder)
+    examples = check_run(stage, config, mix, folder)
+    if stage == "grpo":
+        tell_vllm(config, examples)
     plan = plan_of(stage, config, mix)
     if has_checkpoints(config, folder):
         settle(plan, folder, continues=True)
@@ -108,6 +115,7 @@ def prepare(stage: Stage, recipe: str | Path, overrides: Sequence[str] = (), *, 
         processes = config["trainer"]["n_gpus_per_node"]
         entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *entry]
     else:  # the process that logs is a worker of a Ray cluster, which may have another environment
+        env[RUN] = token_hex(8)
         entry += [override(f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}", v) for name, v in env.items()]
     env |= {"HYDRA_FULL_ERROR": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_DEDUP_LOGS": "0"}
     env["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
@@ -127,10 +135,12 @@ class Finished(NamedTuple):
     Attributes:
         code: verl's exit code.
         lost_prompts: number of prompts whose rollouts failed. verl only logs them.
+        error: the first error in the log of a run that failed, if there is one.
     """
 
     code: int
     lost_prompts: int
+    error: str | None
 
 
 def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool = False) -> Finished:
@@ -144,6 +154,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
     Raises:
         RecipeError: another process is working in the folder, or the run would continue checkpoints of another run.
     """
+    if "actor_rollout_ref" in launch.config:  # not a cold start
+        check_engine(launch.config)
     launch.folder.mkdir(parents=True, exist_ok=True)
     with folder_of(launch.folder).locked():
         _write_inputs(launch)
@@ -200,7 +212,11 @@ def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo
             ray_late = ray_late or _RAY_LATE in line
             if found := _LOST.search(line):
                 lost.add(found[0])
-        return Finished(process.returncode, len(lost)), ray_late
+        error = None
+        if process.returncode:
+            log.seek(begin)
+            error = reason(log.read().decode(errors="replace"))
+        return Finished(process.returncode, len(lost), error), ray_late
 
 
 def _require_verl() -> None:

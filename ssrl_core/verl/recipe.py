@@ -22,6 +22,7 @@ import yaml
 from ..errors import RecipeError, did_you_mean
 from ..mix.include import Composed, Keys, Kind, dotted, merged
 from ..mix.include import compose as compose_files
+from . import vllm_cpu
 
 Stage = Literal["sft", "grpo"]
 
@@ -131,6 +132,7 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
                 "name": "vllm",
                 "calculate_log_probs": True,
                 "agent": {"default_agent_loop": "ssrl_single_turn"},
+                "engine_kwargs": {"vllm": {"worker_extension_cls": "ssrl_core.verl.weights.Receiver"}},
             },
         },
         # verl saves the final model only if save_freq is positive. Its default of -1 would leave no model.
@@ -161,7 +163,12 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
             "model": model,
             "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
             "ref": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
-            "rollout": {"name": "transformers", "tensor_model_parallel_size": 1, "agent": {"num_workers": workers}},
+            "rollout": {
+                **vllm_cpu.SETTINGS,  # without effect unless the recipe says `name: vllm`
+                "name": "transformers",
+                "tensor_model_parallel_size": 1,
+                "agent": {"num_workers": workers},
+            },
         },
         "reward": {"num_workers": 1},
         # With verl's default of 8 storage units, a run on few logical CPUs waits forever for resources.

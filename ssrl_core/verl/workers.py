@@ -29,6 +29,7 @@ def _replica() -> type[RolloutReplica]:
 
 RolloutReplicaRegistry.register("transformers", _replica)
 _ROLLOUT_REGISTRY[("transformers", "async")] = "ssrl_core.verl.rollout.WeightSender"
+_ROLLOUT_REGISTRY[("vllm", "async")] = "ssrl_core.verl.weights.Sender"
 agent_loop._agent_loop_registry["ssrl_single_turn"] = {"_target_": "ssrl_core.verl.agent.TimedAgentLoop"}
 
 
