@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import yaml
 
 from ..errors import RecipeError
+from ..mix import load_mix
 from ..mix.include import self_contained
 from ..models.vllm import reason
 from .checks import CHECKPOINTED, check_engine, check_run, folder_of, has_checkpoints, plan_of, settle, tell_vllm
@@ -170,6 +171,8 @@ def run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo:
 def _write_inputs(launch: Launch) -> None:
     """Write plan, mix, configuration and command into the folder of the run."""
     continues = has_checkpoints(launch.config, launch.folder)
+    if continues and "actor_rollout_ref" not in launch.config:
+        start_next_epoch(launch)
     if not continues:  # or a later start would continue a checkpoint that this run does not continue
         (launch.folder / CHECKPOINTED).unlink(missing_ok=True)
     settle(launch.plan, launch.folder, continues=continues)
@@ -179,6 +182,20 @@ def _write_inputs(launch: Launch) -> None:
     kept.write_bytes(mix)
     (launch.folder / "config.yaml").write_text(yaml.safe_dump(dict(launch.config), sort_keys=False), encoding="utf-8")
     (launch.folder / "command.txt").write_text(launch.command() + "\n", encoding="utf-8")
+
+
+def start_next_epoch(launch: Launch) -> None:
+    """Set the saved state of verl's dataloader aside if a cold start continues from the end of an epoch.
+
+    verl 0.9.1 goes on with the epoch that has ended: it finds no row, and would train an epoch less, or nothing.
+    """
+    data = launch.config["data"]
+    samples, limit = len(load_mix(launch.mix)), data.get("train_max_samples") or -1
+    per_epoch = (min(samples, limit) if limit > 0 else samples) // data["train_batch_size"]
+    step = int((launch.folder / CHECKPOINTED).read_text())
+    if step % per_epoch == 0:
+        for state in (launch.folder / f"global_step_{step}").glob("data_*.pt"):
+            state.rename(state.with_suffix(".ended"))
 
 
 def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo: bool) -> tuple[Finished, bool]:
@@ -194,8 +211,10 @@ def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo
         tee = Thread(target=_tee, args=(process.stdout, log), daemon=True) if echo else None
         if tee:
             tee.start()
+        trained = False
         try:
             for step, metrics in _follow(Path(launch.env["VERL_FILE_LOGGER_PATH"]), process):
+                trained = True
                 on_step(step, metrics)
         except KeyboardInterrupt:  # the terminal has sent it to verl too, which is shutting down
             with suppress(subprocess.TimeoutExpired):
@@ -206,6 +225,10 @@ def _run(launch: Launch, *, on_step: Callable[[int, dict[str, Any]], None], echo
                 process.wait()
             if tee:
                 tee.join(timeout=5)
+        if not (trained or process.returncode):
+            logger.warning(
+                "verl trained no step. The last checkpoint of %s may be the last step of the run", launch.folder
+            )
         log.seek(begin)
         lost, ray_late = set(), False
         for line in log:
