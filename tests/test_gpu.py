@@ -84,22 +84,22 @@ def test_a_dry_run_runs_all_stages_and_resumes_where_it_was_cut(tmp_path: Path) 
     logs = "".join(path.read_text(errors="replace")[-3000:] for path in tmp_path.glob("*/stage.log"))
     assert result.returncode == 0, result.stdout + result.stderr + logs
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["rollouts"]["phases_s"]["update_actor"] > 0
-    assert 0 < results["rollouts"]["data_wait_share"] < 1
-    assert results["resume"]["steps_with_the_right_samples"] == results["resume"]["steps"] == 4
+    assert results["steps"]["phases_s"]["update_actor"] > 0
+    assert 0 < results["steps"]["data_wait_share"] < 1
+    assert results["steps"]["pairs"] == 1 and results["steps"]["ratio"] > 0
+    assert results["resume"]["steps_with_the_right_samples"] == results["resume"]["steps"] == 6
     assert results["resume"]["trained_after"] == 2
-    assert results["datasets"]["pairs"] == 1 and results["datasets"]["ratio"] > 0
     assert results["recipe"]["step_s"] > 0
     assert results["learning"]["before"].keys() == results["learning"]["after"].keys()
     assert (tmp_path / "plots.png").stat().st_size > 0
     again = run(tmp_path, "--minutes", "0")  # nothing is left to do
     assert again.returncode == 0
     scored = subprocess.run(
-        [sys.executable, "-m", "ssrl_core", "score", "--json", *map(str, tmp_path.glob("rollouts/run/dumps/*.jsonl"))],
+        [sys.executable, "-m", "ssrl_core", "score", "--json", *map(str, tmp_path.glob("steps/run/dumps/*.jsonl"))],
         capture_output=True,
         text=True,
         check=True,
     )
     tasks = json.loads(scored.stdout)["tasks"]
-    assert sum(task["n"] for task in tasks.values()) == 4 * 5 * 2
+    assert sum(task["n"] for task in tasks.values()) == 6 * 5 * 2
     assert all(task["differ"] == 0 for task in tasks.values())

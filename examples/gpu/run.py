@@ -1,11 +1,13 @@
 """Measurements on a GPU, in stages. A stage that has written OUT/STAGE/result.json is not run again.
 
 photos     writes rendered rooms as colour and depth files
-rollouts   GRPO on all five tasks: time of each phase, shares of waiting for data and rewards
+steps      GRPO on all five tasks: time of each phase, shares of waiting for data and rewards; step times of our dataset
+           and of verl's dataset on an export of the same samples, in turns
 resume     resumes the same run: does it continue with the right samples?
-datasets   step times of our dataset and of verl's dataset on an export of the same samples, in turns
 recipe     a step of a 3B model with random weights, with the recipe for one GPU
 learning   a pretrained model of 20 to 80 million parameters: cold start, GRPO, validation accuracy before and after
+
+Set A is photos, steps, resume; set B is photos, recipe, learning.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path += [str(HERE.parent / "recipes"), str(HERE)]
 
-from stages import DRY, GPU, STAGES, Scale  # noqa: E402
+from stages import DRY, GPU, SETS, STAGES  # noqa: E402
 
 
 def main() -> None:
@@ -34,14 +37,19 @@ def main() -> None:
         "--minutes", type=float, default=25, help="limit for this call; a stage that exceeds it is run again"
     )
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--pairs", type=int, help="of steps in `datasets`")
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU: a tiny model, two steps, no vLLM")
+    parser.add_argument("--set", choices=SETS, help="the stages of one call; instead of --only")
+    parser.add_argument("--pairs", type=int, help="of steps in `steps`")
+    parser.add_argument("--dry-run", action="store_true", help="on the CPU: a tiny model, few steps")
+    parser.add_argument(
+        "--engine", choices=("vllm", "transformers"), help="of rollouts; vllm, in a dry run transformers"
+    )
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)  # for the process of a stage
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     scale = DRY if arguments.dry_run else GPU
-    if arguments.pairs:
-        scale = Scale(**{**vars(scale), "pairs": arguments.pairs})
+    changes = {"pairs": arguments.pairs, "engine": arguments.engine}
+    scale = replace(scale, **{key: value for key, value in changes.items() if value})
+    only = SETS[arguments.set] if arguments.set else arguments.only
     if arguments.stage:
         folder = out / arguments.stage
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,14 +60,14 @@ def main() -> None:
         return
     deadline = time.monotonic() + 60 * arguments.minutes
     results: dict[str, Any] = {"machine": machine(), "dry_run": arguments.dry_run}
-    for stage in arguments.only:
+    for stage in only:
         done = out / stage / "result.json"
         reason = None if done.exists() else attempt(stage, out, sys.argv[1:], seconds=deadline - time.monotonic())
         results[stage] = {"missing": reason} if reason else json.loads(done.read_text())
         print(f"{stage}: {json.dumps(results[stage])}", flush=True)
         (out / "results.json").write_text(json.dumps(results, indent=1))
     plot(results, out)
-    missing = [stage for stage in arguments.only if "missing" in results[stage]]
+    missing = [stage for stage in only if "missing" in results[stage]]
     print(f"{out / 'results.json'}" + (f"; start it again for {', '.join(missing)}" if missing else ""))
     sys.exit(bool(missing))
 
@@ -115,11 +123,11 @@ def plot(results: dict[str, Any], out: Path) -> None:
         print("no plots: matplotlib is not installed")
         return
     figure, (phases, pairs, curve) = pyplot.subplots(1, 3, figsize=(15, 4))
-    for name in ("rollouts", "recipe"):
+    for name in ("steps", "recipe"):
         if found := results.get(name, {}).get("phases_s"):
             phases.barh([f"{name}: {phase}" for phase in found], list(found.values()))
     phases.set(title="seconds of a step, by phase", xscale="log")
-    if steps := results.get("datasets", {}).get("steps_s"):
+    if steps := results.get("steps", {}).get("steps_s"):
         from interleaved import is_ours
 
         for ours, name in ((True, "ours"), (False, "stock")):

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All measurements on a GPU, on one machine with CUDA and `ssrl-core[vllm]`, without a network, in 25 minutes:
+# Measurements on one GPU, on a machine with CUDA and `ssrl-core[vllm]`, without a network:
 #
-#   examples/gpu/run.sh [--out runs/gpu] [--minutes 25] [--only STAGE ...]
-#   examples/gpu/run.sh --dry-run        # the same on a CPU: a tiny model, two steps, no vLLM
+#   examples/gpu/run.sh --set A          # vLLM rollouts, phases of a step, waiting, datasets in turns, a resumption
+#   examples/gpu/run.sh --set B          # the 3B recipe for one GPU, and learning
+#   examples/gpu/run.sh --set A --dry-run [--engine vllm]     # the same on a CPU: a tiny model, few steps
 #
 # A second call runs the stages that are missing. It writes OUT/results.json and OUT/plots.png; see run.py for the
 # stages.

@@ -12,7 +12,7 @@ from statistics import mean, median
 from typing import Any
 
 import yaml
-from training import Scale, go, grow, timing, train
+from training import Metrics, Scale, go, grow, timing, train
 
 from ssrl_core.verl.recipe import override
 
@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent
 FIVE = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
 LARGE = {"hidden": 512, "layers": 8, "vision_hidden": 384, "vision_layers": 8}
-GPU = Scale("cuda", 240, 640, 480, 12, 20, 64, 8, LARGE, 6000, 60, 80)
-DRY = Scale("cpu", 12, 192, 144, 2, 1, 5, 2, {}, 0, 2, 2)
+GPU = Scale("cuda", 240, 640, 480, 10, 64, 8, LARGE, 2500, 60, 40)
+DRY = Scale("cpu", 12, 192, 144, 1, 5, 2, {}, 0, 2, 2, "transformers")
 
 
 def photos(out: Path, scale: Scale) -> dict[str, Any]:
@@ -64,62 +64,68 @@ def _photo(arguments: tuple[str, int, int, int]) -> int:
     return colour.stat().st_size + depth.stat().st_size
 
 
-def rollouts(out: Path, scale: Scale) -> dict[str, Any]:
-    """Medians of the phases of a GRPO step with a small model."""
-    metrics = train(out, scale, "rollouts", steps=scale.steps)
-    return {"steps": scale.steps, **timing(metrics)}
+def steps(out: Path, scale: Scale) -> dict[str, Any]:
+    """Phases of a GRPO step with a small model, and the ratio of step times of our dataset and verl's own, in turns.
 
-
-def resume(out: Path, scale: Scale) -> dict[str, Any]:
-    """The number of steps, before and after a resumption, that had the samples of the mix in its order."""
-    from ssrl_core.mix import load_mix
-
-    steps = scale.steps + 2
-    metrics = train(out, scale, "rollouts", steps=steps, anew=False)
-    mix = load_mix(out / "mix.yaml")
-    right = 0
-    for step in range(1, steps + 1):
-        lines = (out / "rollouts" / "run" / "dumps" / f"{step}.jsonl").read_text().splitlines()
-        found = sorted(json.loads(json.loads(line)["gts"])["truth"] for line in lines)
-        expected = [mix[i].sample.truth for i in range((step - 1) * scale.prompts, step * scale.prompts)]
-        right += found == sorted(expected * scale.n)
-    return {"steps": steps, "trained_after": len(metrics), "steps_with_the_right_samples": right}
-
-
-def datasets(out: Path, scale: Scale) -> dict[str, Any]:
-    """The ratio of the step times of the two datasets: median and quartiles over pairs of steps."""
+    One run, because its start takes longer than its steps. The phases are those of the steps with our dataset.
+    """
     from interleaved import is_ours
 
     pairs = scale.pairs + 1  # the first pair warms up
-    count = pairs * scale.prompts
-    parquet = out / "datasets" / f"parquet-{count}"
+    count = (pairs + 1) * scale.prompts  # the stage `resume` trains another pair
+    parquet = out / "steps" / "parquet"
     command = [sys.executable, "-m", "ssrl_core", "export", str(out / "mix.yaml"), "-o", str(parquet)]
     subprocess.run([*command, "-n", str(count), "--workers", "2"], check=True)
-    shards = ",".join(json.dumps(str(path)) for path in sorted(parquet.glob("*.parquet")))
-    metrics = train(
-        out,
-        scale,
-        "datasets",
-        f"data.train_files=[{json.dumps(str(out / 'mix.yaml'))},{shards}]",
-        override("data.custom_cls.path", HERE / "interleaved.py"),
-        "data.custom_cls.name=Interleaved",
-        "data.dataloader_num_workers=0",  # otherwise rows of a step would be made during the step before it
-        "trainer.save_freq=-1",
-        steps=2 * pairs,
-    )
+    metrics = _interleaved(out, scale, steps=2 * pairs, anew=True)
     times: dict[bool, list[float]] = {True: [], False: []}
     for step, found in enumerate(metrics, 1):
         times[is_ours(step)].append(found["timing_s/step"])
     ratios = sorted(ours / stock for ours, stock in zip(times[True][1:], times[False][1:], strict=True))
     quarter = len(ratios) // 4
     return {
+        "steps": 2 * pairs,
+        **timing([found for step, found in enumerate(metrics, 1) if is_ours(step)], warm_up=1),
         "pairs": len(ratios),
         "ratio": round(median(ratios), 4),
         "quartiles": [round(ratios[quarter], 4), round(ratios[-1 - quarter], 4)],
         "ours_s": round(median(times[True][1:]), 3),
         "stock_s": round(median(times[False][1:]), 3),
         "steps_s": [round(found["timing_s/step"], 3) for found in metrics],
+        "gap": max(found["training/rollout_probs_diff_max"] for found in metrics),
     }
+
+
+def resume(out: Path, scale: Scale) -> dict[str, Any]:
+    """The number of steps, before and after a resumption, that had the samples of the mix in its order."""
+    from ssrl_core.mix import load_mix
+
+    last = 2 * scale.pairs + 4
+    metrics = _interleaved(out, scale, steps=last, anew=False)
+    mix = load_mix(out / "mix.yaml")
+    right = 0
+    for step in range(1, last + 1):
+        lines = (out / "steps" / "run" / "dumps" / f"{step}.jsonl").read_text().splitlines()
+        found = sorted(json.loads(json.loads(line)["gts"])["truth"] for line in lines)
+        first = (step - 1) // 2 * scale.prompts
+        expected = [mix[index].sample.truth for index in range(first, first + scale.prompts)]
+        right += found == sorted(expected * scale.n)
+    return {"steps": last, "trained_after": len(metrics), "steps_with_the_right_samples": right}
+
+
+def _interleaved(out: Path, scale: Scale, *, steps: int, anew: bool) -> Metrics:
+    """verl's metrics of a run whose batches come from our dataset and verl's own in turns, over the same samples."""
+    shards = ",".join(json.dumps(str(path)) for path in sorted((out / "steps" / "parquet").glob("*.parquet")))
+    return train(
+        out,
+        scale,
+        "steps",
+        f"data.train_files=[{json.dumps(str(out / 'mix.yaml'))},{shards}]",
+        override("data.custom_cls.path", HERE / "interleaved.py"),
+        "data.custom_cls.name=Interleaved",
+        "data.dataloader_num_workers=0",  # otherwise rows of a step would be made during the step before it
+        steps=steps,
+        anew=anew,
+    )
 
 
 def recipe(out: Path, scale: Scale) -> dict[str, Any]:
@@ -220,5 +226,7 @@ def learning(out: Path, scale: Scale) -> dict[str, Any]:
 
 
 STAGES: dict[str, Callable[[Path, Scale], dict[str, Any]]] = {
-    stage.__name__: stage for stage in (photos, rollouts, resume, datasets, recipe, learning)
+    stage.__name__: stage for stage in (photos, steps, resume, recipe, learning)
 }
+SETS = {"A": ("photos", "steps", "resume"), "B": ("photos", "recipe", "learning")}
+"""Stages for one call on a machine that is lent for a short time."""

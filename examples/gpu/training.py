@@ -24,18 +24,17 @@ class Scale:
     Attributes:
         device: ``"cuda"`` or ``"cpu"``.
         photos: number of rendered rooms; ``width`` and ``height`` in pixels.
-        steps: of GRPO in the stage ``rollouts``.
-        pairs: of steps in the stage ``datasets``.
+        pairs: of steps in the stage ``steps``.
         prompts: per step, each with ``n`` rollouts.
         model: arguments of ``build_tiny_model``.
         pretraining, cold, learning: steps of the three parts of the stage ``learning``.
+        engine: what makes the rollouts, ``"vllm"`` or ``"transformers"``.
     """
 
     device: str
     photos: int
     width: int
     height: int
-    steps: int
     pairs: int
     prompts: int
     n: int
@@ -43,6 +42,7 @@ class Scale:
     pretraining: int
     cold: int
     learning: int
+    engine: str = "vllm"
 
 
 def train(out: Path, scale: Scale, name: str, *overrides: str, steps: int, anew: bool = True) -> Metrics:
@@ -75,6 +75,8 @@ def go(path: Path, overrides: list[str], scale: Scale, *, stage: Any = "grpo") -
     from ssrl_core.verl.launch import prepare, run
     from ssrl_core.verl.progress import StepLine
 
+    if stage == "grpo":
+        overrides = [f"actor_rollout_ref.rollout.name={scale.engine}", *overrides]
     launch = prepare(stage, path, overrides, device=scale.device)
     found: Metrics = []
     line = StepLine(launch.steps)
