@@ -33,6 +33,9 @@ COMMANDS = {
 """All commands and their help, in the order of ``ssrl --help``. The module of each has the function ``command``."""
 
 
+_OFF = ("", "0", "false", "no", "off")
+
+
 def app(imported: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
     """The command line. Only the ``imported`` commands can be run; the others are only listed."""
     built = typer.Typer(
@@ -71,7 +74,7 @@ def main() -> None:
         app([typed] if typed else [])()
     except (SSRLError, OSError, ModuleNotFoundError) as err:
         message = _message(err)
-        if message is None or os.environ.get("SSRL_DEBUG", "0") not in ("", "0"):
+        if message is None or os.environ.get("SSRL_DEBUG", "0").lower() not in _OFF:
             raise
         sys.stderr.write(f"ssrl: {message}\n")
         raise SystemExit(2) from err

@@ -10,6 +10,7 @@ import yaml
 
 from ..errors import SSRLError
 from ..testing.report import Check
+from ..yamlfile import read_value
 from .terminal import AsJson, show
 
 _WORDS = {"passed": "ok", "failed": "FAILED", "declared": "declared", "not run": "not run"}
@@ -29,7 +30,10 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise SSRLError(f"--option {text!r}: write NAME=VALUE")
-    return name, yaml.safe_load(value)
+    try:
+        return name, read_value(value)
+    except (yaml.YAMLError, ValueError) as err:
+        raise SSRLError(f"--option {text!r}: {err}") from err
 
 
 def command(

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import SSRLError
 from ..files import written_whole
 from ..mix import Mix
 from ..resume import PLAN, ResumableFolder, plan_of_mix
 from ..resume import versions as versions_of
+from ..yamlfile import dump
 
 MIX = "mix.yaml"
 FORMAT = 3
@@ -72,4 +71,4 @@ def settle(folder: Path, plan: Mapping[str, Any], mix: Mix) -> None:
     folder_of(folder).settle(plan, started=(folder / PLAN).exists())
     content = mix.config.model_dump(mode="json", exclude_unset=True)
     with written_whole(folder / MIX) as file:
-        file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+        file.write(dump(content).encode())

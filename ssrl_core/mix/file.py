@@ -13,7 +13,7 @@ from ..errors import MixError, did_you_mean
 from .include import Composed, compose
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
-LevelName = Annotated[str, BeforeValidator(lambda level: str(level) if isinstance(level, int) else level)]
+LevelName = Annotated[str, BeforeValidator(lambda level: str(level) if type(level) is int else level)]
 Levels = LevelName | dict[LevelName, Annotated[float, Field(gt=0, le=1e9)]]
 
 
@@ -23,13 +23,20 @@ def _without_image_mark(text: str) -> str:
     return text
 
 
+def _not_emptied(allowed: object) -> object:
+    if allowed is None:  # the default allows all, but who leaves nothing below the key does not mean that
+        raise ValueError("write [] to allow no distribution, or remove the key to allow all")
+    return allowed
+
+
 def _given(task: object) -> object:
     """The keys of a task; a mix may name a task without keys."""
     return {} if task is None else task
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict, because pydantic would take true for the number 1, and 81.000 for the whole number 81.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class HeldoutConfig(_Model):
@@ -110,7 +117,7 @@ class MixConfig(_Model):
     heldout: HeldoutConfig = HeldoutConfig()
     schedule: list[StageConfig] = Field(default=[], max_length=100)
     wrappers: list[str] = []
-    allowed_distributions: list[str] | None = None
+    allowed_distributions: Annotated[list[str] | None, BeforeValidator(_not_emptied)] = None
     instruction: Annotated[str, AfterValidator(_without_image_mark)] = INSTRUCTION
     format_weight: float = Field(default=FORMAT_WEIGHT, ge=0, lt=1)
 

@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ..errors import MixError, SSRLError, did_you_mean
 from ..sources import resolve_uri
-from ..yamlfile import read_mapping
+from ..yamlfile import dump, read_mapping
 
 Keys = tuple[str | int, ...]
 
@@ -92,7 +90,7 @@ def self_contained(path: str | Path) -> bytes:
     if composed.content == read_mapping(composed.path, what="mix", error=MixError):
         return composed.path.read_bytes()
     names = ", ".join(str(file) for file in composed.files)
-    return f"# made of {names}\n{yaml.safe_dump(composed.content, sort_keys=False)}".encode()
+    return f"# made of {names}\n{dump(composed.content)}".encode()
 
 
 def _compose(path: Path, kind: Kind, *, above: tuple[Path, ...], known: dict[Path, Composed]) -> Composed:
@@ -117,7 +115,7 @@ def _included(names: object, kind: Kind, *, by: Path) -> list[Path]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise kind.error(f"{by}: include: {names!r:.80} is neither the name of a file nor a list of names")
-    files = [(by.parent / name).resolve() for name in names]
+    files = [(by.parent / Path(name).expanduser()).resolve() for name in names]
     for name, file in zip(names, files, strict=True):
         if not file.is_file():
             raise kind.error(f"{by}: include: {name!r}: there is no file {str(file)!r}")

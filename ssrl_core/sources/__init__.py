@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import SourceError, SourceRejected
+from ..errors import SourceError, SourceRejected, UnknownPlugin
 from ..plugins import load_source_hooks
 from ..seeding import stable_hash
 from ..types import ImageSource, Intrinsics, SourceImage
+from ..yamlfile import control_characters
 from .store import is_remote
 
 SMALLEST_SIDE = 64
@@ -31,13 +32,23 @@ def open_source(uri: str) -> ImageSource:
         SourceError: the source cannot be opened.
         PluginError: the plugin of the scheme is not installed, or is broken.
     """
-    scheme, colon, _ = uri.partition(":")
+    scheme, colon, path = uri.partition(":")
     if not colon or not scheme:
         raise SourceError(
             f"image source {uri!r}: expected SCHEME:..., "
             "for example folder:/data/photos, rgbd:/data/frames or synthetic:"
         )
-    source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
+    if found := control_characters(uri):
+        raise SourceError(f"image source {uri!r}: {found}")
+    try:
+        source: ImageSource | None = load_source_hooks(scheme).ssrl_open_source(uri=uri)
+    except UnknownPlugin as err:
+        if len(scheme) > 1 and not path.startswith("//"):
+            raise
+        raise SourceError(
+            f"image source {uri!r}: {scheme!r} is no kind of source. Write the kind before the address or the drive, "
+            f"for example folder:{uri}"
+        ) from err
     if source is None:
         raise SourceError(f"image source {uri!r}: the plugin of {scheme!r} does not accept this URI")
     return source

@@ -17,11 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from ..errors import RecipeError, did_you_mean
 from ..mix.include import Composed, Keys, Kind, dotted, merged
 from ..mix.include import compose as compose_files
+from ..yamlfile import dump
 from . import vllm_cpu
 
 Stage = Literal["sft", "grpo"]
@@ -209,7 +208,7 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
             }
             for layer in layers:
                 primary = merged(primary, layer, _RECIPE.merges)
-            (Path(scratch) / "ssrl.yaml").write_text(yaml.safe_dump(primary), encoding="utf-8")
+            (Path(scratch) / "ssrl.yaml").write_text(dump(primary), encoding="utf-8")
             with hydra.initialize_config_dir(scratch, version_base=None):
                 return OmegaConf.to_container(hydra.compose("ssrl", overrides=list(overrides)), resolve=True)
         except (HydraException, OmegaConfBaseException) as err:
