@@ -6,12 +6,13 @@ import importlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssrl_core.cli.check import _option
 from ssrl_core.errors import MixError, SourceError, SSRLError
-from ssrl_core.mix.file import read_mix
+from ssrl_core.mix.file import MixConfig, TaskConfig, read_mix
 from ssrl_core.mix.include import self_contained
 from ssrl_core.sources import open_source
 from ssrl_core.yamlfile import dump, read_value
@@ -111,6 +112,35 @@ def test_what_is_written_is_read_back_or_refused(content: dict[str, Any]) -> Non
         raise AssertionError(content) from err
     except Exception as err:  # texts that no file may contain
         assert "stands twice" in str(err) or "character" in str(err), err
+
+
+KEYS = st.sampled_from(
+    [*MixConfig.model_fields, *TaskConfig.model_fields, "flipped_patch", "fraction", "1", 1, True, None]
+)
+CONTENT = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from(["paper", "folder:x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(KEYS, CONTENT, max_size=5), st.sampled_from(["\n", "tasks: {flipped_patch: }\n", "\ufeff", "- "])
+)
+def test_any_mix_file_is_read_or_refused_with_its_name(write_mix, content: dict[Any, Any], first: str) -> None:
+    path = write_mix(first + yaml.safe_dump(content, allow_unicode=True))
+    try:
+        config, _ = read_mix(path)
+    except MixError as err:
+        assert str(path) in str(err)
+    else:
+        assert config.tasks and type(config.samples) is int and 0 < config.heldout.fraction < 1
 
 
 @pytest.mark.parametrize(("text", "value"), [("a=1e-6", 1e-6), ("a=1e3", 1000), ("a='1:30'", "1:30"), ("a=true", True)])

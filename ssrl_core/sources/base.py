@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from .store import Store
 MOST_HASHED = 100_000
 """Number of files whose content a digest covers; of further files it covers the size."""
 
+logger = logging.getLogger(__name__)
+
+_warned = set[Store]()
 _THREADS = 8  # network file systems and object stores answer slowly, but many requests at a time
 
 
@@ -30,14 +34,14 @@ class Files(NamedTuple):
         color: content of the image file.
         depth: content of the depth file, or its array; None if depth is not wanted or the source has none.
         mask: content of an image file or array with 0 where depth is invalid.
-        scale: metres per unit of a depth of whole numbers.
+        scale: metres per unit of depth; None for the default of its type, see ``depth``.
         intrinsics: of the colour image as stored; None if unknown.
     """
 
     color: bytes
     depth: bytes | np.ndarray | None = None
     mask: bytes | None = None
-    scale: float = 0.001
+    scale: float | None = None
     intrinsics: Intrinsics | None = None
 
 
@@ -111,6 +115,14 @@ class FileSource(ABC):
         stored = self.has_depth or files.intrinsics is not None
         rgb = read_rgb(files.color, upright=not stored, shrink=not stored)
         height, width = rgb.shape[:2]
+        camera = files.intrinsics
+        if camera and not (0 <= camera.cx < width and 0 <= camera.cy < height) and self.store not in _warned:
+            _warned.add(self.store)
+            logger.warning(
+                "image %r of %s has %d x %d pixels, and the centre of its intrinsics is outside, at %g, %g: they must "
+                "be those of the colour image as stored. Later cases are not reported",
+                *(image_id, self.store, width, height, camera.cx, camera.cy),
+            )
         depth = None
         if files.depth is not None:
             depth = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height))

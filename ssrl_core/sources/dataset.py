@@ -5,8 +5,9 @@
     dataset:/data/saved?image=image&depth=depth_map&scale=1000
 
 PATH is a Parquet file, a folder of Parquet files, or a local folder written by ``save_to_disk`` of ``datasets``. A cell
-is the content of an image file, a record of ``bytes`` and ``path`` as ``datasets`` writes it, or a path relative to the
-folder; depth may also be a list of rows of numbers. The id of an image is the path of its file, ``#`` and its row.
+is the content of an image file, as bytes or in base64, a record of ``bytes`` and ``path`` as ``datasets`` writes it, a
+path of a file in the folder, or a list of one of these; depth may also be a list of rows of numbers. The id of an image
+is the path of its file, ``#`` and its row.
 
 Options:
 
@@ -21,7 +22,9 @@ index, so opening takes no memory, and a process that only loads images by their
 
 from __future__ import annotations
 
+import base64
 import glob
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,6 +46,7 @@ from .options import skipped_text
 from .store import Store, locate
 
 _OPTIONS = ("files", "image", "depth", "scale", "intrinsics")
+_BASE64 = re.compile(r"(?:data:[^,]*;base64,)?([A-Za-z0-9+/\s]{100,}={0,2}\s*)")
 _MOST_BYTES = 2**30  # of a row group
 
 
@@ -67,7 +71,7 @@ class DatasetSource(FileSource):
     Attributes:
         pattern: for the paths of the files; "" for the default.
         image, depth, intrinsics: names of columns; "" for no column.
-        scale: metres per unit of depth.
+        scale: metres per unit of depth; None for the default of its type.
         camera: intrinsics of all images if no column has them.
     """
 
@@ -76,7 +80,7 @@ class DatasetSource(FileSource):
     image: str
     depth: str
     intrinsics: str
-    scale: float
+    scale: float | None
     camera: Intrinsics | None
     blocks = 64
 
@@ -137,16 +141,16 @@ class DatasetSource(FileSource):
             raise SourceRejected("file missing")
         columns = filter(None, (self.image, self.depth if depth else "", self.intrinsics))
         cells = self._cells(path, int(row), list(columns))
-        color, camera, metres = self._content(cells[self.image]), self.camera, None
+        color, camera, metres = self._content(cells[self.image], "image"), self.camera, None
         if self.intrinsics:
             try:
                 camera = read_intrinsics(cells[self.intrinsics])
             except (TypeError, ValueError) as err:
                 raise SourceRejected("unreadable intrinsics") from err
         if depth:
-            cell = cells[self.depth]
+            cell = _content(cells[self.depth])
             try:
-                metres = np.array(cell) if isinstance(cell, list) else self._content(cell)
+                metres = np.array(cell) if isinstance(cell, list) else self._content(cell, "depth")
             except ValueError as err:
                 raise SourceRejected("unreadable depth") from err
         return Files(color, metres, None, self.scale, camera)
@@ -161,21 +165,22 @@ class DatasetSource(FileSource):
         except Exception as err:
             raise SourceRejected("unreadable table") from err
 
-    def _content(self, cell: Any) -> bytes:
-        if isinstance(cell, dict):
-            cell = cell.get("bytes") or cell.get("path")
-        if isinstance(cell, str):
-            return self.store.read(cell)
-        if not isinstance(cell, bytes):
-            raise SourceRejected("cell without image")
-        return cell
+    def _content(self, cell: Any, what: str) -> bytes:
+        content = _content(cell)
+        if isinstance(content, list):
+            raise SourceRejected("cell with a list of several" if content else f"cell without {what}")
+        if isinstance(content, str):
+            return self.store.read(self.store.relative(content))
+        if not isinstance(content, bytes):
+            raise SourceRejected(f"cell without {what}")
+        return content
 
     def files(self) -> Iterator[str]:
         """Relative paths of the tables; if cells contain paths, of all files below the folder."""
         files = self._rows.files
         with suppress(SourceRejected):
             for cell in self._cells(files[0], 0, list(filter(None, (self.image, self.depth)))).values():
-                if isinstance(cell, str) or (isinstance(cell, dict) and not cell.get("bytes")):
+                if isinstance(_content(cell), str):
                     return self.store.files(Counter())
         return iter(files)
 
@@ -191,6 +196,8 @@ def ssrl_open_source(uri: str) -> DatasetSource | None:
     except ImportError as err:
         raise SourceError(f"image source {uri!r}: needs pyarrow: pip install 'ssrl-core[sources]'") from err
     store, name, options = located
+    if name and "files" in options:
+        raise SourceError(f"image source {uri!r}: files has no effect, because the URI names a file")
     numbers = "," in options.get("intrinsics", "")
     return DatasetSource(
         store,
@@ -198,14 +205,26 @@ def ssrl_open_source(uri: str) -> DatasetSource | None:
         options.get("image", "image"),
         options.get("depth", ""),
         "" if numbers else options.get("intrinsics", ""),
-        scale_option(uri, options),
+        scale_option(uri, options, has_depth="depth" in options),
         intrinsics_option(uri, options) if numbers else None,
     )
 
 
+def _content(cell: Any) -> Any:
+    """What a cell contains: bytes of a file, its path as text, or anything else as it is."""
+    if isinstance(cell, list) and len(cell) == 1 and not isinstance(cell[0], list | int | float):
+        cell = cell[0]
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, str) and (found := _BASE64.fullmatch(cell)):
+        with suppress(ValueError):  # then it is a path
+            return base64.b64decode(found[1])
+    return cell
+
+
 def _is_table(path: str, pattern: str) -> bool:
-    name = path.rpartition("/")[2]
-    return fnmatchcase(path, pattern or "*.parquet") or (not pattern and fnmatchcase(name, "data-*.arrow"))
+    name = path.rpartition("/")[2].lower()
+    return fnmatchcase(path, pattern) if pattern else name.endswith(".parquet") or fnmatchcase(name, "data-*.arrow")
 
 
 class _Table(NamedTuple):
@@ -234,7 +253,7 @@ class _Table(NamedTuple):
 @lru_cache(maxsize=256)
 def _open_table(store: Store, path: str, _stamp: str) -> _Table:
     """A table. The stamp is part of the key of this cache, because a mapped file must not change."""
-    return (_arrow if path.endswith(".arrow") else _parquet)(store, path)
+    return (_arrow if path.lower().endswith(".arrow") else _parquet)(store, path)
 
 
 def _parquet(store: Store, path: str) -> _Table:

@@ -1,15 +1,18 @@
 """Read depth files: metres with NaN for invalid pixels, in the size of the colour image.
 
-The content decides the format: a NumPy array (``.npy``), an HDF5 file with the data set ``depth`` (MegaDepth), or an
-image with one channel. Whole numbers are multiples of ``scale``; 0, negative values and 65535 are invalid. Floats are
-metres; zero, negative, infinite and NaN values are invalid.
+The content decides the format: a NumPy array (``.npy``), a file with several arrays (``.npz``, HDF5) of which one is
+called ``depth`` or which has only one, or an image with one channel, used as stored, whatever its orientation tag.
+Whole numbers are multiples of ``scale``, by default 0.001; 0, negative values and 65535 are invalid. Floats are metres,
+or multiples of a given scale; zero, negative, infinite and NaN values are invalid.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
+import re
+import zipfile
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import cv2
@@ -18,12 +21,17 @@ import numpy as np
 from ..errors import SourceError, SourceRejected
 from ..types import Intrinsics
 from .images import MOST_PIXELS, read_plane
+from .store import MOST_BYTES
 
 _ASPECT_TOLERANCE = 0.01
+_SHORTEST_FOCAL = 10  # pixels; a shorter one is in other units, e.g. shares of the image's width
+_CAMERA = "the pixels fx,fy,cx,cy, or the rows of a 3 x 3 matrix fx 0 cx, 0 fy cy, 0 0 1"
 _SATURATED = 65535  # several cameras write the largest value if they measured nothing
 
 
-def read_depth(depth: bytes | np.ndarray, *, mask: bytes | None, scale: float, size: tuple[int, int]) -> np.ndarray:
+def read_depth(
+    depth: bytes | np.ndarray, *, mask: bytes | None, scale: float | None, size: tuple[int, int]
+) -> np.ndarray:
     """Depth as float32, H x W, in metres, with NaN for invalid pixels.
 
     Depth of another size but the same aspect ratio is resized to that of the colour image.
@@ -31,15 +39,15 @@ def read_depth(depth: bytes | np.ndarray, *, mask: bytes | None, scale: float, s
     Args:
         depth: content of the depth file, or its array.
         mask: content of a file of the depth's size with 0 where depth is invalid.
-        scale: metres per unit of a depth of whole numbers.
+        scale: metres per unit; None for 0.001 of whole numbers and 1 of floats.
         size: width and height of the colour image, in pixels.
 
     Raises:
         SourceRejected: depth or mask is damaged or does not fit, or no depth is valid.
     """
-    metres = _metres(depth if isinstance(depth, np.ndarray) else _read_array(depth), scale=scale)
+    metres = _metres(_plane(depth, "depth") if isinstance(depth, np.ndarray) else _read_array(depth, "depth"), scale)
     if mask is not None:
-        valid = _read_array(mask) > 0
+        valid = _read_array(mask, "mask") > 0
         if valid.shape != metres.shape:
             raise SourceRejected("depth and mask differ in size")
         metres[~valid] = np.nan
@@ -59,31 +67,60 @@ def read_scale(text: object) -> float:
     Raises:
         ValueError: the text is not a positive number.
     """
-    scale = float(text)  # type: ignore[arg-type]
+    scale = math.nan if isinstance(text, bool) else float(text)  # type: ignore[arg-type]
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a positive number, not {text!r}")
     return scale if scale <= 1 else 1 / scale
 
 
 def read_intrinsics(text: str | Iterable[Any]) -> Intrinsics:
-    """The intrinsics from the numbers fx, fy, cx, cy, or from a 3 x 3 or 4 x 4 matrix, row by row.
+    """The intrinsics from the numbers fx, fy, cx, cy, or from a 3 x 3 or 4 x 4 matrix without skew, row by row.
+
+    A text may have brackets around its numbers, and comments after ``#``.
 
     Raises:
         ValueError: there are other numbers.
     """
-    values = text.replace(",", " ").split() if isinstance(text, str) else np.ravel(list(text)).tolist()
-    numbers = [float(value) for value in values]
+    try:
+        values = (
+            re.sub(r"#.*|[\[\](),;]", " ", text).split() if isinstance(text, str) else np.ravel(list(text)).tolist()
+        )
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"expected {_CAMERA}, got {text!r:.80}") from None
+    hint = ""
     if len(numbers) in (9, 16):
         side = math.isqrt(len(numbers))
-        numbers = [numbers[0], numbers[side + 1], numbers[2], numbers[side + 2]]
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[:2]) <= 0:
-        raise ValueError(f"expected fx,fy,cx,cy or a 3 x 3 matrix with positive focal lengths, got {numbers[:9]}")
+        matrix = np.reshape(numbers, (side, side))
+        numbers = [*matrix[[0, 1], [0, 1]].tolist(), *matrix[:2, 2].tolist()]
+        rest = matrix - np.eye(side)
+        rest[[0, 1, 0, 1], [0, 1, 2, 2]] = 0  # not NaN, if a number is infinite
+        if not np.abs(rest).max() <= 1e-3:
+            hint = f", got {matrix.tolist()}" + ". Is it transposed?" * bool(matrix[2, :2].all())
+    if hint or len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[:2]) < _SHORTEST_FOCAL:
+        raise ValueError(f"expected {_CAMERA}{hint or f', got {numbers[:9]}'}")
     return Intrinsics(*numbers)
 
 
-def scale_option(uri: str, options: dict[str, str], default: str = "0.001") -> float:
-    """Metres per unit, from the option ``scale`` of a URI. Raises SourceError if it is not a positive number."""
+def read_intrinsics_file(content: bytes) -> Intrinsics:
+    """The intrinsics in a text file. Raises ValueError, as ``read_intrinsics``."""
+    try:
+        return read_intrinsics(content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"expected {_CAMERA}, in a text file") from None
+
+
+def scale_option(uri: str, options: dict[str, str], default: str = "", *, has_depth: bool = True) -> float | None:
+    """Metres per unit, from the option ``scale`` of a URI; None without one.
+
+    Raises:
+        SourceError: it is not a positive number, or the source has no depth.
+    """
     text = options.get("scale", default)
+    if "scale" in options and not has_depth:
+        raise SourceError(f"image source {uri!r}: scale has no effect, because the source has no depth")
+    if not text and "scale" not in options:
+        return None
     try:
         return read_scale(text)
     except ValueError as err:
@@ -103,58 +140,83 @@ def intrinsics_option(uri: str, options: dict[str, str]) -> Intrinsics | None:
         raise SourceError(f"image source {uri!r}: intrinsics {options['intrinsics']!r}: {err}") from err
 
 
-def _metres(raw: np.ndarray, *, scale: float) -> np.ndarray:
-    raw = raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw  # DIODE
-    if raw.ndim != 2 or raw.dtype.kind not in "fiu" or not raw.size:
-        raise SourceRejected("depth is not single-channel")
-    metres = raw.astype(np.float32)
-    if raw.dtype.kind in "iu":
-        invalid = (raw <= 0) | (raw == _SATURATED)
-        metres *= np.float32(scale)
-    else:
-        invalid = ~((metres > 0) & (metres < np.inf))
+def _plane(raw: np.ndarray, what: str) -> np.ndarray:
+    if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[2]):  # the last axis in DIODE, the first one in PyTorch
+        raw = raw[..., 0] if raw.shape[2] == 1 else raw[0]
+    if raw.dtype.kind not in ("fiu" if what == "depth" else "fiub"):
+        raise SourceRejected(f"{what} is no array of numbers")
+    if raw.ndim != 2 or not raw.size:
+        raise SourceRejected(f"{what} is not single-channel" if raw.ndim > 2 else f"{what} is no array of H x W")
+    return raw
+
+
+def _metres(raw: np.ndarray, scale: float | None) -> np.ndarray:
+    whole = raw.dtype.kind in "iu"
+    if whole and raw.itemsize == 1 and scale is None:  # a picture of depth rather than depth; some show near as bright
+        raise SourceRejected("depth of 8 bits needs a scale")
+    with np.errstate(over="ignore"):
+        metres = raw.astype(np.float32)
+        metres *= np.float32(scale or (0.001 if whole else 1))
+    invalid = (raw <= 0) | (raw == _SATURATED) if whole else ~((metres > 0) & (metres < np.inf))
     np.copyto(metres, np.float32(np.nan), where=invalid)
     return metres
 
 
-def _read_array(content: bytes) -> np.ndarray:
+def _read_array(content: bytes, what: str) -> np.ndarray:
     try:
-        if content.startswith(b"\x93NUMPY"):
-            return _read_npy(content)
-        if content.startswith(b"\x89HDF"):
-            return _read_hdf5(content)
+        for start, read in ((b"\x93NUMPY", _read_npy), (b"PK", _read_npz), (b"\x89HDF", _read_hdf5)):
+            if content.startswith(start):
+                return _plane(read(content, what), what)
     except (SourceRejected, SourceError):
         raise
     except Exception as err:  # damaged files raise many types of exceptions
-        raise SourceRejected("unreadable depth") from err
-    return read_plane(content)
+        raise SourceRejected(f"unreadable {what}") from err
+    return read_plane(content, what)
 
 
-def _read_npy(content: bytes) -> np.ndarray:
+def _only(names: Collection[str], what: str, kind: str) -> str:
+    """The name of the array ``what``, or of the only one. Raises SourceRejected."""
+    if what not in names and len(names) != 1:
+        raise SourceRejected(f"{kind} file without {what!r}")
+    return what if what in names else next(iter(names))
+
+
+def _read_npz(content: bytes, what: str) -> np.ndarray:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        arrays = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()}
+        info = arrays[_only(arrays, what, "npz")]
+        if info.file_size > MOST_BYTES:
+            raise SourceRejected("file too large")
+        with archive.open(info) as file:
+            return _read_npy(file.read(info.file_size), what)
+
+
+def _read_npy(content: bytes, what: str) -> np.ndarray:
     # np.load would unpickle objects, and allocate whatever size the header claims.
     file = io.BytesIO(content)
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise SourceRejected("unreadable depth")
+        raise SourceRejected(f"unreadable {what}")
     if math.prod(shape) > MOST_PIXELS:
         raise SourceRejected("image too large")
     flat = np.frombuffer(content, dtype, count=math.prod(shape), offset=file.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _read_hdf5(content: bytes) -> np.ndarray:
+def _read_hdf5(content: bytes, what: str) -> np.ndarray:
     try:
         import h5py
     except ImportError as err:
         raise SourceError("reading HDF5 depth needs h5py: pip install 'ssrl-core[sources]'") from err
     with h5py.File(io.BytesIO(content), "r") as file:
         # Links and external storage can point to any file of the machine.
-        inside = isinstance(file.get("depth", getlink=True), h5py.HardLink)
-        depth = file["depth"] if inside else None
+        inside = {name: isinstance(file.get(name, getlink=True), h5py.HardLink) for name in file}
+        name = _only([n for n in file if not inside[n] or isinstance(file[n], h5py.Dataset)], what, "HDF5")
+        depth = file[name] if inside[name] else None
         if not isinstance(depth, h5py.Dataset) or depth.is_virtual or depth.external:
-            raise SourceRejected("unreadable depth")
+            raise SourceRejected(f"unreadable {what}")
         if depth.size > MOST_PIXELS:
             raise SourceRejected("image too large")
         return np.asarray(depth[()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 from functools import cache
 from typing import Any
@@ -43,6 +44,32 @@ _FORMATS = (
 )
 _LONGEST_USEFUL = 2048
 
+_OTHER_KINDS = (
+    (b"....ftyp(heic|heix|mif1|msf1)", "HEIC"),
+    (b"....ftypavif", "AVIF"),
+    (rb"\x76\x2f\x31\x01", "OpenEXR"),
+    (rb"P[Ff]\s", "PFM"),
+    (rb"P[1-6]\s", "PNM"),
+    (rb"\0\0\0\x0cjP", "JPEG 2000"),
+    (rb"\x93NUMPY|PK\x03\x04", "NumPy or zip"),
+    (rb"\x89HDF|MATLAB", "HDF5 or MATLAB"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "compressed"),
+    (b"version https://git-lfs", "Git LFS pointer"),
+    (rb"\s*<(\?xml|!DOCTYPE|html|svg)", "HTML or SVG"),
+)
+"""Pattern of the first bytes, and the name of a kind of file that is not read where an image is expected."""
+
+_UNTURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""EXIF orientation -> what undoes its application."""
+
 
 def read_rgb(content: bytes, *, upright: bool = True, shrink: bool = True) -> np.ndarray:
     """The image in a file as uint8, H x W x 3.
@@ -51,7 +78,7 @@ def read_rgb(content: bytes, *, upright: bool = True, shrink: bool = True) -> np
 
     Args:
         content: of a JPEG, PNG, WebP, BMP, TIFF or GIF file; of several frames, the first is used.
-        upright: whether to apply the EXIF orientation.
+        upright: whether to apply the EXIF orientation; otherwise the pixels are as stored.
         shrink: whether the JPEG decoder may halve large photographs whose longer side keeps at least 2,048 pixels.
 
     Raises:
@@ -60,15 +87,41 @@ def read_rgb(content: bytes, *, upright: bool = True, shrink: bool = True) -> np
     return np.asarray(_read(content, "unreadable image", lambda image: _to_rgb(image, upright=upright, shrink=shrink)))
 
 
-def read_plane(content: bytes) -> np.ndarray:
-    """The single channel of an image file, H x W, in the file's own values. Raises SourceRejected, see ``read_rgb``."""
+def read_plane(content: bytes, what: str = "depth") -> np.ndarray:
+    """The single channel of an image file, H x W, as stored, in the file's own values.
+
+    A mask may also have one bit, a palette, or colours; its values are then 0 for black and 1 for any other colour.
+
+    Args:
+        content: of the file.
+        what: ``"depth"`` or ``"mask"``, for the reasons of rejections.
+
+    Raises:
+        SourceRejected: see ``read_rgb``, or there are several channels.
+    """
 
     def plane(image: Image.Image) -> np.ndarray:
-        if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
-            raise SourceRejected("depth is not single-channel")
-        return np.asarray(image)
+        if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+            return np.asarray(image)
+        if image.has_transparency_data:
+            raise SourceRejected(f"{what} has transparency")
+        if what == "mask":
+            return np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
+        raise SourceRejected(f"{what} is not single-channel" if len(image.getbands()) > 1 else f"{what} of few values")
 
-    return np.asarray(_read(content, "unreadable depth", plane))
+    return np.asarray(_read(content, f"unreadable {what}", lambda image: plane(_as_stored(image))))
+
+
+def kind_suffix(content: bytes) -> str:
+    """``": OpenEXR file"`` for the content of a file of a known kind that is not read; else an empty string."""
+    return next((f": {name} file" for start, name in _OTHER_KINDS if re.match(start, content, re.DOTALL)), "")
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """The decoded image. Pillow itself applies the orientation of TIFF files, and only of these; this undoes it."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(_UNTURN[orientation]) if orientation in _UNTURN else image
 
 
 def _read(content: bytes, unreadable: str, convert: Any) -> np.ndarray:
@@ -84,7 +137,7 @@ def _read(content: bytes, unreadable: str, convert: Any) -> np.ndarray:
         raise SourceRejected("image too large") from err
     except Exception as err:
         # Damaged files raise many types of exceptions: OSError, SyntaxError, struct.error, KeyError, ...
-        raise SourceRejected(unreadable) from err
+        raise SourceRejected(unreadable + kind_suffix(content)) from err
 
 
 @cache
@@ -102,9 +155,7 @@ def _to_rgb(image: Image.Image, *, upright: bool, shrink: bool) -> np.ndarray:
     if shrink and image.format in ("JPEG", "MPO") and longer >= 2 * _LONGEST_USEFUL:
         scale = _LONGEST_USEFUL / longer
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-    image.load()
-    if upright:
-        image = _turned(image)
+    image = _turned(image) if upright else _as_stored(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.repeat(_to_8_bits(np.array(image))[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -115,7 +166,8 @@ def _to_rgb(image: Image.Image, *, upright: bool, shrink: bool) -> np.ndarray:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """The image with its EXIF orientation applied; as stored if the EXIF data are damaged."""
+    """The decoded image with its EXIF orientation applied; as stored if the EXIF data are damaged."""
+    image.load()
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image  # exif_transpose would copy it

@@ -3,13 +3,15 @@
     manifest:/data/pairs.csv
     manifest:s3://bucket/photos.jsonl?scale=1000&intrinsics=585,585,320,240
 
-The first line of a CSV file contains the names of the columns; each line of a JSONL file is an object. Columns:
+The first line of a CSV file contains the names of the columns, separated by commas, semicolons or tabs; each line of a
+JSONL file is an object. Blank lines, and blanks around names and cells of a CSV file, have no meaning. Columns:
 
-- ``image``: path of the image relative to the manifest's folder. It is the id of the image.
+- ``image``: path of the image, a text or a list of one. The path relative to the manifest's folder, from which it
+  starts, is the id of the image. An absolute path must lead there.
 - ``depth`` and ``mask``: paths, see ``depth``. The source has depth if the first line has depth; lines without depth
   are then left out.
 - ``scale`` and ``intrinsics``: as for ``rgbd:``, here for one image (``"585,585,320,240"``, or in JSON a list). Where
-  they are missing or empty, the options with the same names apply.
+  they are missing, empty or NaN, the options with the same names apply.
 
 Other columns are ignored. The table is read once, and its content is cached (see ``index``) until the file changes.
 """
@@ -19,9 +21,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..errors import SourceError, SourceRejected
@@ -31,9 +35,11 @@ from .base import Files, FileSource
 from .depth import intrinsics_option, read_intrinsics, read_scale, scale_option
 from .index import Facts, Index, index_by_id
 from .options import skipped_text
-from .store import Store, is_text, locate
+from .store import Store, locate
 
 _LONGEST = 1_000_000  # characters of a line
+_OPTIONAL = ("depth", "mask", "scale", "intrinsics")
+_MISSING = ("", "nan", "NaN", "None", "null")  # as pandas and others write a cell without a value
 
 Row = dict[str, Any]
 
@@ -52,7 +58,7 @@ class ManifestSource(FileSource):
     name: str
     index: Index
     has_depth: bool
-    scale: float
+    scale: float | None
     intrinsics: Intrinsics | None
 
     def read(self, image_id: str, *, depth: bool) -> Files:
@@ -85,7 +91,7 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     if located is None:
         return None
     store, name, options = located
-    scale, intrinsics = scale_option(uri, options), intrinsics_option(uri, options)
+    intrinsics = intrinsics_option(uri, options)
     if not name:
         raise SourceError(f"image source {uri!r}: {str(store)!r} is a folder; name the .csv or .jsonl file in it")
     skipped = Counter[str]()
@@ -93,29 +99,33 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     try:
         stamp = store.stamp(name)
         with store.open(name) as file:
-            lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+            lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
             rows = _rows(pieces, skipped, is_csv=name.lower().endswith(".csv"))
-            index = index_by_id(_entries(rows, facts), facts, made_of=("manifest 1", str(store), name, stamp))
+            index = index_by_id(_entries(store, rows, facts), facts, made_of=("manifest 2", str(store), name, stamp))
     except SourceError as err:
         raise SourceError(f"image source {uri!r}: {err}") from err
     except Exception as err:  # each file system raises its own exceptions
         raise SourceError(f"image source {uri!r}: cannot read it: {type(err).__name__}: {err}") from err
     if not len(index):
         raise SourceError(f"image source {uri!r}: it lists no image{skipped_text(index.facts['skipped'])}")
-    return ManifestSource(store, name, index, index.facts["depth"], scale, intrinsics)
+    has_depth = bool(index.facts["depth"])
+    scale = scale_option(uri, options, has_depth=has_depth)
+    return ManifestSource(store, name, index, has_depth, scale, intrinsics)
 
 
 def _rows(lines: Iterator[str], skipped: Counter[str], *, is_csv: bool) -> Iterator[Row]:
-    reader = csv.DictReader(lines, strict=True) if is_csv else map(json.loads, lines)
-    if isinstance(reader, csv.DictReader) and "image" not in (reader.fieldnames or ()):
-        raise SourceError(f"it has no column 'image', only {reader.fieldnames}")
+    written = filter(str.strip, lines)
+    reader: Iterator[Any] = _csv_rows(written) if is_csv else map(_json_row, written)
     while True:
         try:
             row = next(reader)
         except StopIteration:
             return
+        except SourceRejected as rejected:
+            skipped[rejected.reason] += 1
+            continue
         except (csv.Error, ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
@@ -124,36 +134,64 @@ def _rows(lines: Iterator[str], skipped: Counter[str], *, is_csv: bool) -> Itera
             skipped["line not readable"] += 1
 
 
-def _entries(rows: Iterator[Row], facts: Facts) -> Iterator[tuple[str, Row]]:
+def _json_row(line: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> Row:
+        if len(dict(pairs)) < len(pairs):
+            raise SourceRejected("line with a key twice")
+        return dict(pairs)
+
+    # pandas writes NaN for a missing value.
+    return json.loads(line, object_pairs_hook=unique, parse_constant=lambda name: None if name == "NaN" else math.inf)
+
+
+def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:
+    header = next(lines, "")
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(chain([header], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    doubled = [name for name in ("image", *_OPTIONAL) if names.count(name) > 1]
+    if "image" not in names or doubled:
+        raise SourceError(
+            f"it has {'two columns' if doubled else 'no column'} {(doubled or ['image'])[0]!r}, only {names}"
+        )
+    reader.fieldnames = names
+    return map(_csv_row, reader)
+
+
+def _csv_row(row: Row) -> Row:
+    if any(row.pop(None, ())):  # type: ignore[call-overload]  # the key of cells without a name
+        raise SourceRejected("line with more cells than columns")
+    cells = {name: (cell or "").rstrip() for name, cell in row.items()}
+    return {name: cell for name, cell in cells.items() if cell not in _MISSING}
+
+
+def _entries(store: Store, rows: Iterator[Row], facts: Facts) -> Iterator[tuple[str, Row]]:
     skipped = facts["skipped"]
     for number, row in enumerate(rows):
-        paths = {key: row[key] for key in ("image", "depth", "mask") if row.get(key)}
         if number == 0:
-            facts["depth"] = "depth" in paths
-        if not facts["depth"]:
-            paths = {key: path for key, path in paths.items() if key == "image"}
-        image = paths.pop("image", None)
-        if image is None or (facts["depth"] and "depth" not in paths):
-            skipped["line without depth" if image else "line without image"] += 1
-            continue
-        if not all(isinstance(path, str) and _is_below(path) for path in (image, *paths.values())):
-            skipped["path not below the folder of the manifest"] += 1
-            continue
-        entry: Row = dict(paths)
+            facts["depth"] = bool(row.get("depth"))
         try:
-            if row.get("scale"):
-                entry["scale"] = read_scale(row["scale"])
-            if row.get("intrinsics"):
-                camera = read_intrinsics(row["intrinsics"])
-                entry["intrinsics"] = (camera.fx, camera.fy, camera.cx, camera.cy)
-        except (TypeError, ValueError):
-            skipped["scale or intrinsics not readable"] += 1
+            image, entry = _entry(store, row, has_depth=facts["depth"])
+        except SourceRejected as rejected:
+            skipped[rejected.reason] += 1
             continue
+        if not facts["depth"] and any(map(row.get, ("depth", "mask", "scale"))):
+            skipped["depth not used, because the first line has none"] += 1
         yield image, entry
 
 
-def _is_below(path: str) -> bool:
+def _entry(store: Store, row: Row, *, has_depth: bool) -> tuple[str, Row]:
+    paths = {key: row[key] for key in ("image", "depth", "mask")[: 3 if has_depth else 1] if row.get(key)}
+    for key in ("image", "depth") if has_depth else ("image",):
+        if key not in paths:
+            raise SourceRejected(f"line without {key}")
+    entry: Row = {key: store.relative(path) for key, path in paths.items()}
     try:
-        return is_text(path) and bool(Store("").path(path))
-    except SourceRejected:
-        return False
+        if row.get("scale") not in (None, ""):
+            entry["scale"] = read_scale(row["scale"])
+        if row.get("intrinsics") not in (None, ""):
+            camera = read_intrinsics(row["intrinsics"])
+            entry["intrinsics"] = (camera.fx, camera.fy, camera.cx, camera.cy)
+    except (TypeError, ValueError) as err:
+        raise SourceRejected("scale or intrinsics not readable") from err
+    return entry.pop("image"), entry

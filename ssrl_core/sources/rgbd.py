@@ -13,11 +13,11 @@ Options:
   ``**/depth/*.png``, ``a/rgb/7.jpg`` is paired with ``a/depth/7.png``, and the id is ``a/7``. Without both options,
   the first of GUESSES that finds a pair is used.
 - ``mask``: pattern for files that are 0 where depth is invalid.
-- ``scale``: metres per unit of a depth image of whole numbers (default 0.001), or units per metre (1000, 5000). See
-  ``depth`` for formats of files and invalid values.
-- ``intrinsics``: ``fx,fy,cx,cy`` in pixels of the colour image, or a text file with these four numbers or a 3 x 3 or
-  4 x 4 matrix; its path may be a pattern with ``**/``, with ``*``, or with both. By default the first of INTRINSICS
-  that exists; unknown if none exists.
+- ``scale``: metres per unit of depth, or units per metre (1000, 5000); by default 0.001 for whole numbers and 1 for
+  floats. See ``depth`` for formats of files and invalid values.
+- ``intrinsics``: ``fx,fy,cx,cy`` in pixels of the colour image as stored, or a text file with these four numbers or a 3
+  x 3 or 4 x 4 matrix, row by row; its path may be a pattern with ``**/``, with ``*``, or with both. By default the
+  first of INTRINSICS that exists; unknown if none exists.
 
 Options are percent-encoded as in any URL (``%26`` for ``&``); ``store.locate`` describes the syntax of paths. With a
 layout or patterns, the folder is listed when its images are first counted; otherwise, when the source is opened.
@@ -43,7 +43,7 @@ from ..hookspecs import hookimpl
 from ..seeding import stable_hash
 from ..types import Intrinsics
 from .base import Files, FileSource
-from .depth import read_intrinsics, scale_option
+from .depth import read_intrinsics, read_intrinsics_file, scale_option
 from .index import Index, index_by_id, list_ids
 from .store import Store, locate
 
@@ -54,7 +54,7 @@ class Layout(NamedTuple):
     color: str
     depth: str
     mask: str = ""
-    scale: str = "0.001"
+    scale: str = ""
     intrinsics: str = ""
 
 
@@ -133,7 +133,7 @@ class RgbdSource(FileSource):
     Attributes:
         color, depth: patterns of the files.
         mask: pattern of the files that are 0 where depth is invalid, if there are any.
-        scale: metres per unit of a depth image.
+        scale: metres per unit of depth; None for the default of its type.
         intrinsics: of all colour images, pattern of the files that contain them, or None.
         by_time: names are times in seconds, and each colour image is paired with the nearest depth image.
     """
@@ -142,7 +142,7 @@ class RgbdSource(FileSource):
     color: Pattern
     depth: Pattern
     mask: Pattern | None
-    scale: float
+    scale: float | None
     intrinsics: Intrinsics | Pattern | None
     by_time: bool = False
     has_depth = True
@@ -155,6 +155,12 @@ class RgbdSource(FileSource):
         index = (_pairs_by_time if self.by_time else _pairs)(self, files, skipped)
         if not len(index):
             raise SourceError(_no_pair(f"rgbd:{self.store}", self.store, files, [(str(self.color), str(self.depth))]))
+        for name in ("mask", "intrinsics"):
+            pattern = getattr(self, name)
+            if isinstance(pattern, Pattern) and not any(pattern.match(path) is not None for path in files):
+                raise SourceError(
+                    f"image source 'rgbd:{self.store}': none of the {len(files)} files matches {name}={pattern}"
+                )
         return index
 
     def read(self, image_id: str, *, depth: bool) -> Files:
@@ -233,7 +239,7 @@ def _seconds(name: str) -> Any:
 @lru_cache(maxsize=4096)
 def _camera(store: Store, path: str) -> Intrinsics:
     try:
-        return read_intrinsics(store.read(path).decode())
+        return read_intrinsics_file(store.read(path))
     except ValueError as err:
         raise SourceRejected("unreadable intrinsics") from err
 
@@ -273,8 +279,8 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
     raise SourceError(_no_pair(uri, store, files, [layout[:2] for layout in candidates]))
 
 
-def _open(uri: str, store: Store, layout: Layout, *, scale: float, by_time: bool = False) -> RgbdSource:
-    if layout.depth.endswith(".h5") and not find_spec("h5py"):
+def _open(uri: str, store: Store, layout: Layout, *, scale: float | None, by_time: bool = False) -> RgbdSource:
+    if layout.depth.endswith((".h5", ".hdf5")) and not find_spec("h5py"):
         raise SourceError(f"image source {uri!r}: reading HDF5 depth needs h5py: pip install 'ssrl-core[sources]'")
     for key in ("color", "depth", "mask"):
         text = getattr(layout, key)
@@ -295,16 +301,15 @@ def _no_pair(uri: str, store: Store, files: Index, tried: Iterable[tuple[str, ..
 
 
 def _intrinsics(uri: str, store: Store, text: str) -> Intrinsics | Pattern | None:
-    where = f"image source {uri!r}: intrinsics {text!r}"
-    name = ""
+    where, name = f"image source {uri!r}: intrinsics {text!r}".removesuffix(" ''"), ""
     if "*" in text:
         return Pattern(text)
     try:
-        if text and not re.search("[A-Za-z]", text):
+        if re.fullmatch(r"[-+.,\s0-9eE]+", text):
             return read_intrinsics(text)
         for name in [text] if text else INTRINSICS:
             with suppress(SourceRejected):
-                return read_intrinsics(store.read(name).decode())
+                return read_intrinsics_file(store.read(name))
     except ValueError as err:
         raise SourceError(f"{where}{f', file {name!r}' if name else ''}: {err}") from err
     if text:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MOST_BYTES = 2**29
 
 _MANY = 10_000  # fsspec's cache keeps listings of remote folders with at most this number of entries
 _BLOCK = 4096  # bytes
+_LONGEST_PATH = 4096  # characters
 
 
 def is_remote(text: str) -> bool:
@@ -60,10 +62,36 @@ class Store:
         return str(self.remote.unstrip_protocol(self.root)) if self.remote else self.root
 
     def path(self, relative: str) -> str:
-        """The full path of a file. Raises SourceRejected if it would be outside the folder."""
+        """The full path of a file. Raises SourceRejected if it might be outside the folder."""
         if relative.startswith("/") or "\0" in relative or ".." in relative.split("/"):
             raise SourceRejected("file missing")
         return f"{self.root.rstrip('/')}/{relative}"
+
+    def relative(self, path: object) -> str:
+        """A path that a table gives, alone or in a list of one, relative to the folder. It may be absolute.
+
+        Raises:
+            SourceRejected: it is no path, or not below the folder.
+        """
+        path = path[0] if isinstance(path, list) and len(path) == 1 else path
+        if not isinstance(path, str) or not 0 < len(path) <= _LONGEST_PATH or "\0" in path or path.startswith("data:"):
+            raise SourceRejected("not a path")
+        if not is_text(path):
+            raise SourceRejected("name is not Unicode")
+        tops = {str(self): path, self.root: path}
+        if not self.remote and path.startswith(("/", "file:///")):
+            folder, _, name = path.removeprefix("file://").rpartition("/")
+            tops[os.path.realpath(self.root)] = f"{os.path.realpath(folder)}/{name}"
+        inside = [
+            whole[len(top) :].lstrip("/") for top, whole in tops.items() if whole.startswith(f"{top.rstrip('/')}/")
+        ]
+        if not inside and "://" in path:
+            raise SourceRejected("address not below the folder")
+        found = inside[0] if inside else path
+        found = posixpath.normpath(found) if ".." in found else found
+        if found.startswith(("/", "../")):
+            raise SourceRejected("path not below the folder")
+        return found
 
     def open(self, relative: str) -> BinaryIO:
         """A file, open for reading and seeking. Raises the exceptions of the file system."""
@@ -87,7 +115,8 @@ class Store:
                     file.seek(start)
                     content = file.read(most)
         except (FileNotFoundError, NotADirectoryError) as err:
-            raise SourceRejected("file missing") from err
+            hint = ": its path has backslashes" if "\\" in relative else ""
+            raise SourceRejected(f"file missing{hint}") from err
         except Exception as err:  # each file system raises its own exceptions
             raise SourceRejected("file not readable") from err
         if len(content) > MOST_BYTES:
@@ -241,7 +270,7 @@ def _local(uri: str, text: str, files: tuple[str, ...]) -> tuple[Store, str]:
     path = Path(os.path.expanduser(plain))
     if not path.exists() and "%" in plain:
         path = Path(os.path.expanduser(unquote(plain)))
-    is_file = path.suffix.lower() in files
+    is_file = path.name.lower().endswith(files)
     if path.is_dir():
         return Store(str(path.absolute())), ""
     if not path.exists():

@@ -4,8 +4,9 @@
     webdataset:/data/shards/train-000000.tar
     webdataset:s3://bucket/shards?files=train-*.tar&image=rgb.jpg&depth=depth.png&scale=1000
 
-A sample consists of consecutive members whose paths are equal up to the first dot of the file name. The text after
-that dot is called an extension here. The id of an image is the path of its tar file, ``/``, and the common path.
+A sample consists of consecutive members whose paths are equal up to the first dot of the file name. The text after that
+dot is called an extension here; upper and lower case are the same. The id of an image is the path of its tar file,
+``/``, and the common path.
 
 Options:
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -33,6 +35,7 @@ from ..hookspecs import hookimpl
 from ..types import Intrinsics
 from .base import Files, FileSource
 from .depth import intrinsics_option, scale_option
+from .images import kind_suffix
 from .index import Index, index_by_id
 from .options import skipped_text
 from .store import Store, is_text, locate
@@ -41,6 +44,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 """Extensions of images, in order of preference."""
 
 _OPTIONS = ("files", "image", "depth", "mask", "scale", "intrinsics")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _HEADER = tarfile.BLOCKSIZE  # precedes the content of each member
 
 Place = tuple[int, int]
@@ -59,7 +63,7 @@ class WebDatasetSource(FileSource):
     store: Store
     index: Index
     has_depth: bool
-    scale: float
+    scale: float | None
     intrinsics: Intrinsics | None
     blocks = 64
 
@@ -96,18 +100,23 @@ class WebDatasetSource(FileSource):
 @hookimpl
 def ssrl_open_source(uri: str) -> WebDatasetSource | None:
     """The images of a ``webdataset:`` URI. Raises SourceError if there are none."""
-    located = locate(uri, "webdataset", options=_OPTIONS, files=(".tar",))
+    located = locate(uri, "webdataset", options=_OPTIONS, files=(".tar", *_COMPRESSED))
     if located is None:
         return None
     store, name, options = located
     if "mask" in options and "depth" not in options:
         raise SourceError(f"image source {uri!r}: the option mask needs the option depth")
-    scale, intrinsics = scale_option(uri, options), intrinsics_option(uri, options)
-    pattern = options.get("files", "*.tar")
-    files = [name] if name else [path for path in store.files(Counter()) if fnmatchcase(path, pattern)]
+    if name and "files" in options:
+        raise SourceError(f"image source {uri!r}: files has no effect, because the URI names a file")
+    scale = scale_option(uri, options, has_depth="depth" in options)
+    intrinsics = intrinsics_option(uri, options)
+    pattern = options.get("files", "")
+    files = [name] if name else [path for path in store.files(Counter()) if _is_tar(path, pattern)]
     if not files:
-        raise SourceError(f"image source {uri!r}: no tar file {pattern} in {str(store)!r}")
-    parts = tuple(options.get(part, "") for part in ("image", "depth", "mask"))
+        compressed = sum(path.lower().endswith(_COMPRESSED) for path in store.files(Counter()))
+        hint = f". Unpack the {compressed} compressed files in it" if compressed else ""
+        raise SourceError(f"image source {uri!r}: no tar file {pattern or '*.tar'} in {str(store)!r}{hint}")
+    parts = tuple(options.get(part, "").lower().lstrip(".") for part in ("image", "depth", "mask"))
     try:
         stamps = [(file, store.stamp(file)) for file in files]
     except Exception as err:  # each file system raises its own exceptions
@@ -116,7 +125,7 @@ def ssrl_open_source(uri: str) -> WebDatasetSource | None:
     index = index_by_id(
         _entries(store, files, parts, skipped),
         {"files": files, "skipped": skipped},
-        made_of=("webdataset 1", str(store), stamps, parts),
+        made_of=("webdataset 2", str(store), stamps, parts),
     )
     if not len(index):
         raise SourceError(
@@ -126,6 +135,10 @@ def ssrl_open_source(uri: str) -> WebDatasetSource | None:
     return WebDatasetSource(store, index, "depth" in options, scale, intrinsics)
 
 
+def _is_tar(path: str, pattern: str) -> bool:
+    return fnmatchcase(path, pattern) if pattern else path.lower().endswith(".tar")
+
+
 def _entries(
     store: Store, files: Iterable[str], parts: tuple[str, ...], skipped: Counter[str]
 ) -> Iterator[tuple[str, list[object]]]:
@@ -133,12 +146,17 @@ def _entries(
     image, *others = parts
     for number, file in enumerate(files):
         for key, run in groupby(_members(store, file, skipped), key=itemgetter(0)):
-            members = {extension: place for _, extension, place in run}
+            found = [member[1:] for member in run]
+            members = dict(found)
+            if len(found) > len(members):
+                skipped["name twice in a row"] += len(found) - len(members)
             wanted = [image or next((name for name in IMAGES if name in members), ""), *filter(None, others)]
             if all(name in members for name in wanted):
                 yield f"{file}/{key}", [number, *(members[name] for name in wanted)]
             else:
-                skipped["no depth or mask" if wanted[0] in members else "no image"] += 1
+                dotted = not image and any(name.endswith(tuple(f".{known}" for known in IMAGES)) for name in members)
+                missing = "no image: its name has a further dot" if dotted else "no image"
+                skipped["no depth or mask" if wanted[0] in members else missing] += 1
 
 
 def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[str, str, Place]]:
@@ -148,6 +166,8 @@ def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[s
             while member := archive.next():
                 archive.members = []  # type: ignore[attr-defined]  # otherwise the memory grows with the members
                 if not member.isreg() or member.issparse():
+                    if not member.isdir():
+                        skipped["link or special file"] += 1
                     continue
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, extension = name.partition(".")
@@ -161,4 +181,8 @@ def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[s
             if opened.read(_HEADER).strip(b"\0"):  # tarfile takes a damaged header for the end of the archive
                 raise tarfile.ReadError
     except Exception:  # truncated, compressed, not a tar file, or not readable
+        with suppress(Exception), store.open(file) as opened:
+            if "compressed" in kind_suffix(opened.read(8)):
+                skipped["compressed tar file: unpack it"] += 1
+                return
         skipped["tar file not readable to its end"] += 1
