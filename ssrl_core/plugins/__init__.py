@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -24,7 +25,17 @@ import pluggy
 from .. import hookspecs
 from ..errors import BrokenPlugin, IncompatiblePlugin, PluginFailed, SourceRejected
 from .hooks import SPECS, Namespace, hooks_of, problems, register
-from .installed import SOURCES, TASKS, WRAPPERS, InstalledPlugin, check_requirement, find, installed, upgrade_line
+from .installed import (
+    SOURCES,
+    TASKS,
+    WRAPPERS,
+    InstalledPlugin,
+    check_requirement,
+    find,
+    installed,
+    shadows,
+    upgrade_line,
+)
 from .isolated import Verifier
 from .timelimit import Outcome, TimeLimitExceeded, call_all_within
 
@@ -213,6 +224,8 @@ def _register(manager: pluggy.PluginManager, plugin: InstalledPlugin, required: 
             f"  entry point: {plugin.entry_point.value}\n"
             f"  repair or uninstall it: pip uninstall {plugin.distribution}"
         ) from err
+    for fault in shadows(plugin):
+        warnings.warn(f"plugin {plugin}: {fault}", stacklevel=2)
     _check_api(plugin)
     mistakes = problems(found, required=required, wrapper=plugin.entry_point.group == WRAPPERS)
     if mistakes:

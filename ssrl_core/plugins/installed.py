@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -46,18 +47,53 @@ class InstalledPlugin:
 
 def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
     """All installed plugins of a group by name, sorted; several for a name that several distributions provide."""
-    found: dict[str, dict[str, InstalledPlugin]] = {}
+    found: dict[str, list[InstalledPlugin]] = {}
     for distribution in metadata.distributions():
         if entries := [entry for entry in distribution.entry_points if entry.group == group]:
             facts = distribution.metadata  # parsed on each access
             # The remains of a removed distribution have entry points but no metadata.
-            name, version = facts["Name"] or "(no name)", facts["Version"] or "(no version)"
+            name = facts["Name"] or f"(no name, in {distribution.locate_file('')})"
+            version = facts["Version"] or "(no version)"
             requires = tuple(facts.get_all("Requires-Dist") or ())
             for entry in entries:
                 plugin = InstalledPlugin(entry.name, name, version, requires, entry)
-                # An import would find the first one on sys.path.
-                found.setdefault(entry.name, {}).setdefault(_canonical(name), plugin)
-    return {name: list(by_distribution.values()) for name, by_distribution in sorted(found.items())}
+                known = found.setdefault(entry.name, [])
+                if not any(_is_hidden(plugin, by=other) for other in known):
+                    known.append(plugin)
+    return dict(sorted(found.items()))
+
+
+def _is_hidden(plugin: InstalledPlugin, *, by: InstalledPlugin) -> bool:
+    """Whether an import finds another copy of the plugin's distribution: the first one on sys.path.
+
+    Of two copies in one folder, as an interrupted upgrade leaves them, none is the first, unless they are equal.
+    """
+    if _canonical(plugin.distribution) != _canonical(by.distribution):
+        return False
+    facts = [(_folder(p), p.version, p.entry_point.value) for p in (plugin, by)]
+    return facts[0][0] != facts[1][0] or facts[0] == facts[1]
+
+
+def shadows(plugin: InstalledPlugin) -> Iterator[str]:
+    """What is wrong with the place of a plugin that was imported: its module, or a second copy of its distribution."""
+    distribution, file = plugin.entry_point.dist, getattr(sys.modules.get(plugin.entry_point.module), "__file__", None)
+    if distribution is None or not file:
+        return
+    links = [link.read_text() for link in distribution.files or () if link.suffix == ".pth"]  # editable installations
+    folders = [_folder(plugin), *(line for text in links for line in text.splitlines())]
+    part = plugin.entry_point.module.replace(".", "/")
+    places = [f"{folder}/{part}{end}" for folder in folders for end in (".py", "/__init__.py")]
+    own = [place for place in places if os.path.exists(place)]
+    if own and not any(os.path.samefile(file, place) for place in own):
+        yield f"{file} is imported instead of its {own[0]}; remove it from the path (PYTHONPATH, working directory)"
+    for other in metadata.distributions(name=plugin.distribution):
+        if other.version != plugin.version:
+            yield f"{plugin.distribution} {other.version} in {other.locate_file('')} is installed too; uninstall one"
+
+
+def _folder(plugin: InstalledPlugin) -> str:
+    """The folder on sys.path where the metadata of the plugin's distribution are."""
+    return os.path.realpath(str(plugin.entry_point.dist.locate_file(""))) if plugin.entry_point.dist else ""
 
 
 def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
@@ -84,6 +120,8 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
 def claimed_twice(plugins: Sequence[InstalledPlugin]) -> str:
     """The message about several plugins of one name."""
     claims = " and ".join(f"{p.distribution} {p.version} ({p.entry_point.value})" for p in plugins)
+    if len({_canonical(p.distribution) for p in plugins}) == 1:
+        claims += f", all in {_folder(plugins[0])}"
     return f"{plugins[0].name!r} is claimed by {claims}. Uninstall all but one of them, or allow only one in {ALLOWED}."
 
 
