@@ -42,6 +42,7 @@ VALID = (X // 8 + Y // 8) % 2 > 0
 def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SSRL_CACHE", str(tmp_path_factory.mktemp("cache")))
     open_source.cache_clear()
+    base_module._seen.clear()
     yield
 
 
@@ -188,6 +189,10 @@ def test_a_mask_that_cannot_be_used_is_the_reason(mask: bytes, why: str) -> None
         (np.array([[None, 1.0]]), "depth is no array of numbers"),
         (image_file(PICTURE), "depth is not single-channel"),
         (image_file(VALID), "depth of few values"),
+        (
+            image_file(METRES, "TIFF", save_all=True, append_images=[Image.fromarray(METRES)]),
+            "depth has several frames",
+        ),
         (image_file(Image.fromarray(PICTURE).convert("P")), "depth of few values"),
         (image_file(Image.fromarray(PICTURE).convert("LA")), "depth has transparency"),
         (image_file((METRES * 50).astype(np.uint8)), "depth of 8 bits needs a scale"),
@@ -356,22 +361,34 @@ def test_a_transposed_camera_is_refused_in_every_source(tmp_path: Path) -> None:
     assert reason_of(open_source(f"dataset:{tmp_path}?intrinsics=k"), "t.parquet#0") == "unreadable intrinsics"
 
 
-def test_a_camera_of_another_resolution_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("&intrinsics=50,50,48,36", ""),
+        ("&intrinsics=1170,1170,648,484", "the centre of its intrinsics, 648, 484, is outside of its 96 x 72 pixels"),
+        ("&scale=0.001", "its depth is from 0.001 to 0.00337 m. Is the scale wrong"),
+        ("&units=mm", "its depth is from 1000 to 3370 m. Is the scale wrong"),
+    ],
+)
+def test_units_that_cannot_be_right_are_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: str, message: str
+) -> None:
     with_everything(tmp_path)
-    base_module._warned.clear()
-    uri = f"rgbd:{tmp_path}?color=rgb/*.png&depth=depth/*.npy&intrinsics"
+    if options == "&units=mm":
+        put(tmp_path / "depth/0.npy", npy(METRES * 1000))
+        options = ""
     with caplog.at_level(logging.WARNING):
-        open_source(f"{uri}=50,50,48,36").load("0")
-        assert not caplog.messages
+        source = open_source(f"rgbd:{tmp_path}?color=rgb/*.png&depth=depth/*.npy{options}")
         for _ in range(2):
-            open_source(f"{uri}=1170,1170,648,484").load("0")
-    assert len(caplog.messages) == 1
-    assert "has 96 x 72 pixels, and the centre of its intrinsics is outside, at 648, 484" in caplog.messages[0]
+            source.load("0")
+    assert len(caplog.messages) == bool(message)
+    assert all(message in text and "Later images are not looked at" in text for text in caplog.messages)
 
 
 # tables, tars, manifests -------------------------------------------------------------------------------------------
 
 JPEG = image_file(PICTURE, "JPEG")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 TEXT = base64.b64encode(JPEG).decode()
 
 
@@ -448,6 +465,20 @@ def test_a_cell_without_usable_depth_has_a_true_reason(tmp_path: Path, cell: Any
     assert reason_of(open_source(f"dataset:{tmp_path}?depth=depth"), "t.parquet#0") == why
 
 
+def test_a_table_of_another_format_is_read_or_named(tmp_path: Path) -> None:
+    table = pa.table({"image": [JPEG, JPEG]})
+    for name, writer in (("data-0.arrow", pa.ipc.new_file), ("data-1.ARROW", pa.ipc.new_stream)):
+        with pa.OSFile(str(tmp_path / name), "wb") as file, writer(file, table.schema) as written:
+            written.write_table(table)
+    put(tmp_path / "a.parquet", POINTER)
+    put(tmp_path / "b.parquet", b"nothing")
+    source = open_source(f"dataset:{tmp_path}")
+    assert source.skipped == {"file not readable": 1, "file not readable: Git LFS pointer file": 1}
+    assert [source.load(source.image_id(k)).id for k in range(4)] == [
+        *("data-0.arrow#0", "data-0.arrow#1", "data-1.ARROW#0", "data-1.ARROW#1")
+    ]
+
+
 def manifest(folder: Path, content: str | bytes, name: str = "m.csv", *, rgbd: bool = True) -> ImageSource:
     """The source of a manifest beside three pairs of files."""
     for number in range(3):
@@ -459,6 +490,7 @@ def manifest(folder: Path, content: str | bytes, name: str = "m.csv", *, rgbd: b
     return source
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.TSV"])
 @pytest.mark.parametrize(
     "content",
     [
@@ -479,8 +511,8 @@ def manifest(folder: Path, content: str | bytes, name: str = "m.csv", *, rgbd: b
         "rgb/1.png,z/1.npy,,\n",
     ],
 )
-def test_a_csv_file_may_be_laid_out_in_any_usual_way(tmp_path: Path, content: str) -> None:
-    source = manifest(tmp_path, content.replace("{0}", str(tmp_path)))
+def test_a_csv_file_may_be_laid_out_in_any_usual_way(tmp_path: Path, content: str, name: str) -> None:
+    source = manifest(tmp_path, content.replace("{0}", str(tmp_path)), name)
     assert sorted(source.image_id(k) for k in range(len(source))) == ["rgb/0.png", "rgb/1.png"]
     assert source.skipped == {}
     for number in range(2):
@@ -608,6 +640,7 @@ def test_what_a_tar_file_loses_has_a_true_reason(tmp_path: Path) -> None:
     tar(tmp_path / "b.tar", ("3.jpg", b""), kind=tarfile.LNKTYPE)
     put(tmp_path / "c.tar", gzip.compress((tmp_path / "a.tar").read_bytes()))
     put(tmp_path / "d.tar", b"")
+    put(tmp_path / "e.tar", POINTER)
     source = open_source(f"webdataset:{tmp_path}")
     assert len(source) == 1
     assert source.skipped == {
@@ -615,8 +648,9 @@ def test_what_a_tar_file_loses_has_a_true_reason(tmp_path: Path) -> None:
         "no image: its name has a further dot": 1,
         "no image": 1,
         "link or special file": 1,
-        "compressed tar file: unpack it": 1,
         "tar file not readable to its end": 1,
+        "tar file not readable to its end: Git LFS pointer file": 1,
+        "tar file not readable to its end: compressed file": 1,
     }
 
 
@@ -625,7 +659,7 @@ def test_what_a_tar_file_loses_has_a_true_reason(tmp_path: Path) -> None:
 )
 def test_a_compressed_tar_file_is_named_as_such(tmp_path: Path, suffix: str, mode: str) -> None:
     path = tar(tmp_path / f"a.{suffix}", ("0.jpg", JPEG), mode=mode)
-    with pytest.raises(SourceError, match="1 skipped: compressed tar file: unpack it"):
+    with pytest.raises(SourceError, match="1 skipped: tar file not readable to its end: compressed file"):
         open_source(f"webdataset:{path}")
     with pytest.raises(SourceError, match=r"no tar file \*.tar in .* Unpack the 1 compressed files"):
         open_source(f"webdataset:{tmp_path}")

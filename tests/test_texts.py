@@ -10,11 +10,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssrl_core.cli.check import _option
-from ssrl_core.errors import MixError, SourceError, SSRLError
+from ssrl_core.cli.check import options_of
+from ssrl_core.errors import MixError, RecipeError, SourceError, SSRLError
 from ssrl_core.mix.file import MixConfig, TaskConfig, read_mix
-from ssrl_core.mix.include import self_contained
+from ssrl_core.mix.include import Composed, self_contained
+from ssrl_core.plugins.installed import ALLOWED, allowed_patterns
 from ssrl_core.sources import open_source
+from ssrl_core.verl.recipe import _check_keys
 from ssrl_core.yamlfile import dump, read_value
 
 TASKS = "tasks: {flipped_patch: }"
@@ -145,13 +147,13 @@ def test_any_mix_file_is_read_or_refused_with_its_name(write_mix, content: dict[
 
 @pytest.mark.parametrize(("text", "value"), [("a=1e-6", 1e-6), ("a=1e3", 1000), ("a='1:30'", "1:30"), ("a=true", True)])
 def test_an_option_of_a_command_is_read_like_a_mix(text, value):
-    assert _option(text) == ("a", value)
+    assert options_of([text]) == {"a": value}
 
 
 @pytest.mark.parametrize("text", ["a=1:30", "a=010", "a=no", "a=[1", "a"])
 def test_an_option_of_a_command_is_refused_like_a_text_in_a_mix(text):
     with pytest.raises(SSRLError, match="--option"):
-        _option(text)
+        options_of([text])
 
 
 @pytest.mark.parametrize(
@@ -175,3 +177,48 @@ def test_an_address_or_a_drive_without_a_kind_of_source_is_answered_with_what_to
 def test_control_characters_in_the_uri_of_a_source_are_refused(uri):
     with pytest.raises(SourceError, match="the control character"):
         open_source(uri)
+
+
+def test_an_option_of_a_command_that_is_given_twice_is_refused():
+    with pytest.raises(SSRLError, match="an option is given twice"):
+        options_of(["a=1", "b=2", "a=3"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["acme-a,acme-b", "acme-a, acme-b", "acme-a acme-b", "acme-a;acme-b", '"acme-a,acme-b"', "\tacme-a\nacme-b\n"],
+)
+def test_a_list_in_the_environment_may_be_separated_and_quoted_in_any_usual_way(monkeypatch, text):
+    monkeypatch.setenv(ALLOWED, text)
+    assert allowed_patterns() == ("acme-a", "acme-b")
+
+
+def test_a_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path, caplog):
+    (tmp_path / "m.csv").write_text("image\na.png\n")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSRL_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(open_source(f"manifest:{tmp_path}/m.csv")) == 1
+    assert "file/cache: this list of images is not kept. Set SSRL_CACHE" in caplog.text
+
+
+VERL = {"a": {"flag": True, "count": 3, "rate": 0.1, "name": "x", "free": None}}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"flag": "false"}, "a.flag: 'false' is text, but verl's default is True: remove the quotes"),
+        ({"count": "20"}, "a.count: '20' is text, but verl's default is 3"),
+        ({"rate": "1e-6"}, "a.rate: '1e-6' is text, but verl's default is 0.1"),
+        ({"flag": False, "count": 20, "rate": 1, "name": "20", "free": "20"}, None),
+        ({"flag": "${other}", "count": None}, None),
+    ],
+)
+def test_text_where_verl_has_a_number_or_a_switch_is_refused(tmp_path, content, complaint):
+    recipe = Composed(tmp_path / "grpo.yaml")
+    if complaint is None:
+        _check_keys({"a": content}, VERL, recipe)
+        return
+    with pytest.raises(RecipeError) as error:
+        _check_keys({"a": content}, VERL, recipe)
+    assert complaint in str(error.value)

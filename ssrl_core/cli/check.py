@@ -26,6 +26,14 @@ def line(check: Check) -> str:
     return f"{text}\n{'':10}{check.reason}" if check.reason else text
 
 
+def options_of(texts: list[str]) -> dict[str, Any]:
+    """The options that ``NAME=VALUE`` texts give. Raises SSRLError."""
+    options = dict(map(_option, texts))
+    if len(options) < len(texts):
+        raise SSRLError(f"--option {' --option '.join(texts)}: an option is given twice")
+    return options
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -61,7 +69,7 @@ def command(
         size=size,
         seed=seed,
         levels=level,
-        options=dict(map(_option, option or [])),
+        options=options_of(option or []),
         only=only or [],
         on_check=lambda check: None if as_json else typer.echo(line(check)),
     )

@@ -18,7 +18,7 @@ TASKS = "ssrl"
 SOURCES = "ssrl.sources"
 WRAPPERS = "ssrl.wrappers"
 ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
-"""Environment variable: comma-separated names or patterns of the distributions whose plugins may be loaded."""
+"""Environment variable: names or patterns of the distributions whose plugins may be loaded, with commas or blanks."""
 
 _KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper"}
 _CORE = "ssrl-core"
@@ -127,7 +127,7 @@ def claimed_twice(plugins: Sequence[InstalledPlugin]) -> str:
 
 def allowed_patterns() -> tuple[str, ...]:
     """The patterns of the environment: all distributions if the variable is not set, none if it is empty."""
-    return tuple(filter(None, map(str.strip, os.environ.get(ALLOWED, "*").split(","))))
+    return tuple(filter(None, re.split(r"[\s,;'\"]+", os.environ.get(ALLOWED, "*"))))
 
 
 def is_allowed(plugin: InstalledPlugin, patterns: Iterable[str]) -> bool:

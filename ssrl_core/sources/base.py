@@ -23,7 +23,8 @@ MOST_HASHED = 100_000
 
 logger = logging.getLogger(__name__)
 
-_warned = set[Store]()
+_seen = set[tuple[Store, bool]]()  # sources of which the first image was looked at, without depth or with it
+_NEAR, _FAR = 1.0, 100.0  # metres; depth that ends before the one or begins after the other is doubtful
 _THREADS = 8  # network file systems and object stores answer slowly, but many requests at a time
 
 
@@ -43,6 +44,20 @@ class Files(NamedTuple):
     mask: bytes | None = None
     scale: float | None = None
     intrinsics: Intrinsics | None = None
+
+
+def doubts(image: SourceImage) -> Iterator[str]:
+    """What lets one doubt the units of depth and intrinsics, which no file states."""
+    height, width = image.rgb.shape[:2]
+    if (camera := image.intrinsics) and not (0 <= camera.cx < width and 0 <= camera.cy < height):
+        yield (
+            f"the centre of its intrinsics, {camera.cx:g}, {camera.cy:g}, is outside of its {width} x {height} pixels. "
+            "They must be those of the colour image as stored"
+        )
+    if image.depth is not None:
+        low, high = float(np.nanmin(image.depth)), float(np.nanmax(image.depth))
+        if low > _FAR or high <= _NEAR:
+            yield f"its depth is from {low:g} to {high:g} m. Is the scale wrong, or is it inverse or relative depth?"
 
 
 class FileSource(ABC):
@@ -115,18 +130,15 @@ class FileSource(ABC):
         stored = self.has_depth or files.intrinsics is not None
         rgb = read_rgb(files.color, upright=not stored, shrink=not stored)
         height, width = rgb.shape[:2]
-        camera = files.intrinsics
-        if camera and not (0 <= camera.cx < width and 0 <= camera.cy < height) and self.store not in _warned:
-            _warned.add(self.store)
-            logger.warning(
-                "image %r of %s has %d x %d pixels, and the centre of its intrinsics is outside, at %g, %g: they must "
-                "be those of the colour image as stored. Later cases are not reported",
-                *(image_id, self.store, width, height, camera.cx, camera.cy),
-            )
         depth = None
         if files.depth is not None:
             depth = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height))
-        return SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=files.intrinsics)
+        image = SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=files.intrinsics)
+        if (first := (self.store, depth is None)) not in _seen:
+            _seen.add(first)
+            for doubt in doubts(image):
+                logger.warning("image %r of %s: %s. Later images are not looked at", image_id, self.store, doubt)
+        return image
 
     @abstractmethod
     def read(self, image_id: str, *, depth: bool) -> Files:

@@ -116,7 +116,7 @@ class DatasetSource(FileSource):
             try:
                 table = _open_table(self.store, path, self.store.stamp(path))
             except Exception:  # damaged files raise many types of exceptions
-                skipped["file not readable"] += 1
+                skipped[f"file not readable{self.store.kind(path)}"] += 1
                 continue
             for column in filter(None, (self.image, self.depth, self.intrinsics)):
                 if column not in table.names:
@@ -281,8 +281,14 @@ def _arrow(store: Store, path: str) -> _Table:
 
     if store.remote:
         raise SourceError(f"{store}: data sets of save_to_disk must be on this machine. Copy the folder here")
-    reader = pa.ipc.open_stream(pa.memory_map(store.path(path)))
-    batches = list(reader)
+    source = pa.memory_map(store.path(path))
+    if source.read(6) == b"ARROW1":  # Feather; datasets writes streams
+        reader = pa.ipc.open_file(source)
+        batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
+    else:
+        source.seek(0)
+        reader = pa.ipc.open_stream(source)
+        batches = list(reader)
 
     def chunk(number: int, columns: list[str]) -> list[Any]:
         arrays = [batches[number].column(column) for column in columns]

@@ -101,6 +101,8 @@ def read_plane(content: bytes, what: str = "depth") -> np.ndarray:
     """
 
     def plane(image: Image.Image) -> np.ndarray:
+        if getattr(image, "n_frames", 1) > 1:
+            raise SourceRejected(f"{what} has several frames")
         if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
             return np.asarray(image)
         if image.has_transparency_data:

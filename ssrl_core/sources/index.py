@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import mmap
 import os
 import shutil
@@ -30,6 +31,8 @@ import numpy as np
 from ..errors import SourceError
 from ..files import written_whole
 from ..seeding import stable_hash
+
+logger = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
 Entry = tuple[str, Any]
@@ -111,6 +114,8 @@ def index_by_id(entries: Iterable[Entry], facts: Facts, *, made_of: object = Non
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
     if made_of is None or not os.access(path.parent, os.W_OK):
+        if made_of is not None:
+            logger.warning("cannot write into %s: this list of images is not kept. Set SSRL_CACHE", path.parent)
         return _temporary(entries, facts, by_id=True)
     with written_whole(path) as file:  # another process may write the same index at the same time
         _write(file, entries, facts, by_id=True)

@@ -87,7 +87,7 @@ class ManifestSource(FileSource):
 @hookimpl
 def ssrl_open_source(uri: str) -> ManifestSource | None:
     """The images of a ``manifest:`` URI. Raises SourceError if there are none."""
-    located = locate(uri, "manifest", options=("scale", "intrinsics"), files=(".csv", ".jsonl"))
+    located = locate(uri, "manifest", options=("scale", "intrinsics"), files=(".csv", ".jsonl", ".tsv"))
     if located is None:
         return None
     store, name, options = located
@@ -102,7 +102,7 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
             lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
-            rows = _rows(pieces, skipped, is_csv=name.lower().endswith(".csv"))
+            rows = _rows(pieces, skipped, is_csv=not name.lower().endswith(".jsonl"))
             index = index_by_id(_entries(store, rows, facts), facts, made_of=("manifest 2", str(store), name, stamp))
     except SourceError as err:
         raise SourceError(f"image source {uri!r}: {err}") from err

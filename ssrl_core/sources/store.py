@@ -16,12 +16,14 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from ..errors import SourceError, SourceRejected
+from .images import kind_suffix
 from .options import query_options
 
 MOST_BYTES = 2**29
@@ -122,6 +124,12 @@ class Store:
         if len(content) > MOST_BYTES:
             raise SourceRejected("file too large")
         return content
+
+    def kind(self, relative: str) -> str:
+        """``": Git LFS pointer file"`` for a file that is none of tables or tar files; see ``images.kind_suffix``."""
+        with suppress(Exception), self.open(relative) as file:  # each file system raises its own exceptions
+            return kind_suffix(file.read(64))
+        return ""
 
     def stamp(self, relative: str) -> str:
         """Size and modification time of a file, or what a remote file system has instead. Raises its exceptions."""

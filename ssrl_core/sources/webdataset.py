@@ -24,7 +24,6 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -35,7 +34,6 @@ from ..hookspecs import hookimpl
 from ..types import Intrinsics
 from .base import Files, FileSource
 from .depth import intrinsics_option, scale_option
-from .images import kind_suffix
 from .index import Index, index_by_id
 from .options import skipped_text
 from .store import Store, is_text, locate
@@ -181,8 +179,4 @@ def _members(store: Store, file: str, skipped: Counter[str]) -> Iterator[tuple[s
             if opened.read(_HEADER).strip(b"\0"):  # tarfile takes a damaged header for the end of the archive
                 raise tarfile.ReadError
     except Exception:  # truncated, compressed, not a tar file, or not readable
-        with suppress(Exception), store.open(file) as opened:
-            if "compressed" in kind_suffix(opened.read(8)):
-                skipped["compressed tar file: unpack it"] += 1
-                return
-        skipped["tar file not readable to its end"] += 1
+        skipped[f"tar file not readable to its end{store.kind(file)}"] += 1

@@ -296,5 +296,9 @@ def _check_keys(content: Mapping[str, Any], known: Mapping[str, Any], recipe: Co
             )
         if not section and isinstance(value, Mapping) and known[key] not in (None, {}):
             raise RecipeError(f"{recipe.where(*here)}: must be a value such as {known[key]!r}, not a mapping")
+        if isinstance(known[key], bool | int | float) and isinstance(value, str) and "${" not in value:
+            raise RecipeError(
+                f"{recipe.where(*here)}: {value!r} is text, but verl's default is {known[key]!r}: remove the quotes"
+            )
         if section and not _OPEN.search(path):
             _check_keys(value, known[key], recipe, here)
