@@ -74,7 +74,7 @@ def test_a_folder_is_listed_recursively_and_sorted_by_relative_path(tmp_path: Pa
     source = open_folder(f"folder:{tmp_path}")
     ids = [source.image_id(k) for k in range(len(source))]
     assert ids == sorted(["b.JPG", "a/z.png", "a/é ü.jpeg", "a/b c/100% wool.webp", "x.TIFF", "y.bmp"])
-    assert source.skipped == {"not an image": 2, "hidden": 1}
+    assert source.skipped == {"other extension": 2, "hidden": 1}
     for image_id in ids:
         image = source.load(image_id)
         assert image.id == image_id and image.rgb.shape == (72, 96, 3) and image.rgb.dtype == np.uint8

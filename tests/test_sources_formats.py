@@ -247,7 +247,7 @@ def test_hostile_depth_is_rejected_before_memory_is_allocated(tmp_path: Path) ->
     for content, reason in (
         (huge.getvalue(), "image too large"),
         (bomb.getvalue(), "image too large"),
-        (pickled.getvalue(), "unreadable depth"),
+        (pickled.getvalue(), "unreadable depth: pickled objects"),
         (linked_hdf5(tmp_path / "secret.h5"), "unreadable depth"),
         (hdf5(np.zeros((HEIGHT, WIDTH))), "no valid depth"),
         (npy(np.ones((3, HEIGHT, WIDTH))), "depth is not single-channel"),
@@ -319,7 +319,7 @@ def test_tar_files_are_read_with_random_access(tmp_path: Path, kind: int) -> Non
     deep = f"{'folder é/' * 8}long name{'x' * 60}"
     write_tar(tmp_path / "sub/train-1.tar", {f"{deep}.png": encoded(picture(7)), "b/x.y.webp": b""}, format=kind)
     source = open_source(f"webdataset:{tmp_path}?files=*train-*.tar")
-    assert not source.has_depth and source.skipped == {"no image: its name has a further dot": 1}
+    assert not source.has_depth and source.skipped == {"no image by its extension: its name has a further dot": 1}
     assert ids_of(source) == [f"sub/train-1.tar/{deep}", *(f"train-0.tar/{k:06d}" for k in range(3))]
     assert np.array_equal(source.load(f"sub/train-1.tar/{deep}").rgb, picture(7))
     expected = np.array(Image.open(io.BytesIO(encoded(picture(1), "JPEG"))))

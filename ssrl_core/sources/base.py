@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _seen = set[tuple[Store, bool]]()  # sources of which the first image was looked at, without depth or with it
 _NEAR, _FAR = 1.0, 100.0  # metres; depth that ends before the one or begins after the other is doubtful
+_UNUSUAL = 0.2  # of a camera's centre, as a share of the image's side, and of a difference between focal lengths
 _THREADS = 8  # network file systems and object stores answer slowly, but many requests at a time
 
 
@@ -49,10 +50,12 @@ class Files(NamedTuple):
 def doubts(image: SourceImage) -> Iterator[str]:
     """What lets one doubt the units of depth and intrinsics, which no file states."""
     height, width = image.rgb.shape[:2]
-    if (camera := image.intrinsics) and not (0 <= camera.cx < width and 0 <= camera.cy < height):
+    if (camera := image.intrinsics) and (
+        max(abs(camera.cx / width - 0.5), abs(camera.cy / height - 0.5), abs(1 - camera.fx / camera.fy)) > _UNUSUAL
+    ):
         yield (
-            f"the centre of its intrinsics, {camera.cx:g}, {camera.cy:g}, is outside of its {width} x {height} pixels. "
-            "They must be those of the colour image as stored"
+            f"{camera} is unusual for {width} x {height} pixels: its centre is not in the middle, or fx is not fy. "
+            "Intrinsics are those of the colour image as stored, in the order fx, fy, cx, cy"
         )
     if image.depth is not None:
         low, high = float(np.nanmin(image.depth)), float(np.nanmax(image.depth))

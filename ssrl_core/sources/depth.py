@@ -26,6 +26,7 @@ from .store import MOST_BYTES
 _ASPECT_TOLERANCE = 0.01
 _SHORTEST_FOCAL = 10  # pixels; a shorter one is in other units, e.g. shares of the image's width
 _CAMERA = "the pixels fx,fy,cx,cy, or the rows of a 3 x 3 matrix fx 0 cx, 0 fy cy, 0 0 1"
+_MATRICES = {9: (3, 3), 12: (3, 4), 16: (4, 4)}  # number of values -> shape
 _SATURATED = 65535  # several cameras write the largest value if they measured nothing
 
 
@@ -74,7 +75,7 @@ def read_scale(text: object) -> float:
 
 
 def read_intrinsics(text: str | Iterable[Any]) -> Intrinsics:
-    """The intrinsics from the numbers fx, fy, cx, cy, or from a 3 x 3 or 4 x 4 matrix without skew, row by row.
+    """The intrinsics from the numbers fx, fy, cx, cy, or from a matrix without skew, row by row: 3 x 3, 3 x 4 or 4 x 4.
 
     A text may have brackets around its numbers, and comments after ``#``.
 
@@ -89,11 +90,10 @@ def read_intrinsics(text: str | Iterable[Any]) -> Intrinsics:
     except (TypeError, ValueError):
         raise ValueError(f"expected {_CAMERA}, got {text!r:.80}") from None
     hint = ""
-    if len(numbers) in (9, 16):
-        side = math.isqrt(len(numbers))
-        matrix = np.reshape(numbers, (side, side))
+    if len(numbers) in _MATRICES:
+        matrix = np.reshape(numbers, _MATRICES[len(numbers)])
         numbers = [*matrix[[0, 1], [0, 1]].tolist(), *matrix[:2, 2].tolist()]
-        rest = matrix - np.eye(side)
+        rest = matrix - np.eye(*matrix.shape)
         rest[[0, 1, 0, 1], [0, 1, 2, 2]] = 0  # not NaN, if a number is infinite
         if not np.abs(rest).max() <= 1e-3:
             hint = f", got {matrix.tolist()}" + ". Is it transposed?" * bool(matrix[2, :2].all())
@@ -198,7 +198,7 @@ def _read_npy(content: bytes, what: str) -> np.ndarray:
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise SourceRejected(f"unreadable {what}")
+        raise SourceRejected(f"unreadable {what}: pickled objects")
     if math.prod(shape) > MOST_PIXELS:
         raise SourceRejected("image too large")
     flat = np.frombuffer(content, dtype, count=math.prod(shape), offset=file.tell())

@@ -41,7 +41,7 @@ class FolderSource(FileSource):
         index = list_ids(self.files(skipped), {"skipped": skipped})
         if not len(index):
             raise SourceError(
-                f"image source 'folder:{self.store}': no image among the {skipped['not an image']} files below "
+                f"image source 'folder:{self.store}': no image among the {skipped['other extension']} files below "
                 f"{str(self.store)!r}{skipped_text(skipped)}.\n"
                 f"  expected files: {', '.join('*.' + extension for extension in EXTENSIONS)}"
             )
@@ -54,7 +54,7 @@ class FolderSource(FileSource):
             if "." in path and path.rpartition(".")[2].lower() in EXTENSIONS:
                 yield path
             else:
-                skipped["not an image"] += 1
+                skipped["other extension"] += 1
 
     def read(self, image_id: str, *, depth: bool) -> Files:
         """The content of a photograph."""

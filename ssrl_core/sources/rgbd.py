@@ -305,7 +305,7 @@ def _intrinsics(uri: str, store: Store, text: str) -> Intrinsics | Pattern | Non
     if "*" in text:
         return Pattern(text)
     try:
-        if re.fullmatch(r"[-+.,\s0-9eE]+", text):
+        if re.fullmatch(r"[-+.,;\s\[\]()0-9eE]+", text):
             return read_intrinsics(text)
         for name in [text] if text else INTRINSICS:
             with suppress(SourceRejected):

@@ -152,8 +152,9 @@ def _entries(
             if all(name in members for name in wanted):
                 yield f"{file}/{key}", [number, *(members[name] for name in wanted)]
             else:
-                dotted = not image and any(name.endswith(tuple(f".{known}" for known in IMAGES)) for name in members)
-                missing = "no image: its name has a further dot" if dotted else "no image"
+                endings = tuple(f".{known}" for known in IMAGES)
+                dotted = [name for name in members if name.endswith(endings) and name not in others]
+                missing = "no image by its extension" + ": its name has a further dot" * bool(dotted and not image)
                 skipped["no depth or mask" if wanted[0] in members else missing] += 1
 
 
