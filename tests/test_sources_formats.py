@@ -518,7 +518,8 @@ def test_unusable_lines_of_a_manifest_are_counted(tmp_path: Path, name: str) -> 
         "line without depth": 1,
         "line without image": 1,
         "path not below the folder": 2,
-        "scale or intrinsics not readable": 2,
+        "unreadable intrinsics": 1,
+        "unreadable scale": 1,
     }
 
 

@@ -266,7 +266,8 @@ def test_every_source_applies_a_scale_to_floats(tmp_path: Path, uri: str) -> Non
         ("dataset:{}/t.parquet?files=u*", "files has no effect, because the URI names a file"),
         ("rgbd:{}?color=rgb/*.png&depth=depth/*.npy&mask=masks/*.png", "files matches mask=masks/"),
         ("rgbd:{}?color=rgb/*.png&depth=depth/*.npy&intrinsics=camera/*.txt", "files matches intrinsics=camera/"),
-        ("rgbd:{}?color=rgb/*.png&depth=depth/*.npy&scale=", "scale must be a positive number"),
+        ("rgbd:{}?color=rgb/*.png&depth=depth/*.npy&scale=", "option 'scale' is empty"),
+        ("dataset:{}?image=", "option 'image' is empty"),
     ],
 )
 def test_an_option_without_effect_is_an_error(tmp_path: Path, uri: str, complaint: str) -> None:
@@ -357,7 +358,7 @@ def test_a_transposed_camera_is_refused_in_every_source(tmp_path: Path) -> None:
     assert open_source(f"{pairs}&intrinsics=5.85e2,5.85e2,3.2e2,2.4e2").intrinsics == Intrinsics(585, 585, 320, 240)
     row = {"image": "rgb/0.png", "intrinsics": np.array(MATRIX).T.tolist()}
     put(tmp_path / "m.jsonl", json.dumps(row) + '\n{"image": "depth/0.npy"}')
-    assert open_source(f"manifest:{tmp_path}/m.jsonl").skipped == {"scale or intrinsics not readable": 1}
+    assert open_source(f"manifest:{tmp_path}/m.jsonl").skipped == {"unreadable intrinsics": 1}
     pq.write_table(pa.table({"image": [image_file(PICTURE)], "k": [row["intrinsics"]]}), tmp_path / "t.parquet")
     assert reason_of(open_source(f"dataset:{tmp_path}?intrinsics=k"), "t.parquet#0") == "unreadable intrinsics"
 
@@ -517,7 +518,8 @@ def manifest(folder: Path, content: str | bytes, name: str = "m.csv", *, rgbd: b
     ],
 )
 def test_a_csv_file_may_be_laid_out_in_any_usual_way(tmp_path: Path, content: str, name: str) -> None:
-    source = manifest(tmp_path, content.replace("{0}", str(tmp_path)), name)
+    text = content.replace("{0}", str(tmp_path))
+    source = manifest(tmp_path, text.removeprefix("\ufeff").encode("utf-16") if name == "m.TSV" else text, name)
     assert sorted(source.image_id(k) for k in range(len(source))) == ["rgb/0.png", "rgb/1.png"]
     assert source.skipped == {}
     for number in range(2):
@@ -555,10 +557,10 @@ def test_a_jsonl_file_may_be_laid_out_in_any_usual_way(tmp_path: Path, lines: li
         ('{"image": "rgb/0.png", "depth": "../z/0.npy"}', "path not below the folder"),
         ('{"image": "https://host/0.png", "depth": "z/0.npy"}', "address not below the folder"),
         ('{"image": "\\ud800.png", "depth": "z/0.npy"}', "name is not Unicode"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": 0}', "scale or intrinsics not readable"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": true}', "scale or intrinsics not readable"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": Infinity}', "scale or intrinsics not readable"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "intrinsics": []}', "scale or intrinsics not readable"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": 0}', "unreadable scale"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": true}', "unreadable scale"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": Infinity}', "unreadable scale"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "intrinsics": []}', "unreadable intrinsics"),
         ('[{"image": "rgb/0.png", "depth": "z/0.npy"}]', "line not readable"),
         ('"rgb/0.png"', "line not readable"),
         ("{'image': 'rgb/0.png'}", "line not readable"),
@@ -595,7 +597,9 @@ def test_depth_that_only_later_lines_have_is_not_dropped_in_silence(tmp_path: Pa
         ("image,depth,image\na,b,c\n", "two columns 'image'"),
         ("image,depth,depth\na,b,c\n", "two columns 'depth'"),
         ("Image,depth\na,b\n", "no column 'image', only"),
-        ("image,depth\na,b\n".encode("utf-16"), "no column 'image', only"),
+        ("image,depth\na,b\n".encode("utf-16-le"), "no column 'image', only"),
+        (gzip.compress(b"image\na.png\n"), "it is no table: compressed file"),
+        (POINTER, "it is no table: Git LFS pointer file"),
         ("", "no column 'image', only"),
         ("\n \n", "no column 'image', only"),
     ],

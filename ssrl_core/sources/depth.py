@@ -119,7 +119,7 @@ def scale_option(uri: str, options: dict[str, str], default: str = "", *, has_de
     text = options.get("scale", default)
     if "scale" in options and not has_depth:
         raise SourceError(f"image source {uri!r}: scale has no effect, because the source has no depth")
-    if not text and "scale" not in options:
+    if not text:
         return None
     try:
         return read_scale(text)

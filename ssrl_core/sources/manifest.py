@@ -22,9 +22,10 @@ import csv
 import io
 import json
 import math
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import chain
 from typing import Any
 
@@ -33,6 +34,7 @@ from ..hookspecs import hookimpl
 from ..types import Intrinsics
 from .base import Files, FileSource
 from .depth import intrinsics_option, read_intrinsics, read_scale, scale_option
+from .images import kind_suffix
 from .index import Facts, Index, index_by_id
 from .options import skipped_text
 from .store import Store, locate
@@ -99,7 +101,12 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     try:
         stamp = store.stamp(name)
         with store.open(name) as file:
-            lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            head = file.read(64)
+            file.seek(0)
+            if kind := kind_suffix(head):
+                raise SourceError(f"it is no table{kind}")
+            encoding = "utf-16" if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+            lines = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
             rows = _rows(pieces, skipped, is_csv=not name.lower().endswith(".jsonl"))
@@ -186,12 +193,10 @@ def _entry(store: Store, row: Row, *, has_depth: bool) -> tuple[str, Row]:
         if key not in paths:
             raise SourceRejected(f"line without {key}")
     entry: Row = {key: store.relative(path) for key, path in paths.items()}
-    try:
-        if row.get("scale") not in (None, ""):
-            entry["scale"] = read_scale(row["scale"])
-        if row.get("intrinsics") not in (None, ""):
-            camera = read_intrinsics(row["intrinsics"])
-            entry["intrinsics"] = (camera.fx, camera.fy, camera.cx, camera.cy)
-    except (TypeError, ValueError) as err:
-        raise SourceRejected("scale or intrinsics not readable") from err
+    for key, read in (("scale", read_scale), ("intrinsics", lambda cell: astuple(read_intrinsics(cell)))):
+        try:
+            if row.get(key) not in (None, ""):
+                entry[key] = read(row[key])
+        except (TypeError, ValueError) as err:
+            raise SourceRejected(f"unreadable {key}") from err
     return entry.pop("image"), entry

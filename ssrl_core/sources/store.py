@@ -258,13 +258,15 @@ def locate(uri: str, scheme: str, *, options: Iterable[str] = (), files: tuple[s
         files: extensions of files that the URI may name instead of a folder.
 
     Raises:
-        SourceError: an option is unknown, or the path is missing or neither a folder nor such a file.
+        SourceError: an option is unknown or empty, or the path is missing or neither a folder nor such a file.
     """
     found, _, rest = uri.partition(":")
     if found != scheme:
         return None
     text, _, query = rest.partition("?")
     given = query_options(uri, query, known=options)
+    if empty := next((key for key, value in given.items() if not value), ""):
+        raise SourceError(f"image source {uri!r}: option {empty!r} is empty")
     if not text:
         example = f"{scheme}:/data/train{files[0] if files else ''}"
         raise SourceError(f"image source {uri!r}: the path is missing. Write it after the colon, for example {example}")
