@@ -196,8 +196,6 @@ def ssrl_open_source(uri: str) -> DatasetSource | None:
     except ImportError as err:
         raise SourceError(f"image source {uri!r}: needs pyarrow: pip install 'ssrl-core[sources]'") from err
     store, name, options = located
-    if name and "files" in options:
-        raise SourceError(f"image source {uri!r}: files has no effect, because the URI names a file")
     numbers = "," in options.get("intrinsics", "")
     return DatasetSource(
         store,

@@ -59,17 +59,6 @@ _OTHER_KINDS = (
 )
 """Pattern of the first bytes, and the name of a kind of file that is not read where an image is expected."""
 
-_UNTURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""EXIF orientation -> what undoes its application."""
-
 
 def read_rgb(content: bytes, *, upright: bool = True, shrink: bool = True) -> np.ndarray:
     """The image in a file as uint8, H x W x 3.
@@ -121,9 +110,14 @@ def kind_suffix(content: bytes) -> str:
 
 def _as_stored(image: Image.Image) -> Image.Image:
     """The decoded image. Pillow itself applies the orientation of TIFF files, and only of these; this undoes it."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format == "TIFF" else 1
     image.load()
-    return image.transpose(_UNTURN[orientation]) if orientation in _UNTURN else image
+    if orientation == 1:
+        return image
+    image.getexif()[ExifTags.Base.Orientation] = {6: 8, 8: 6}.get(
+        orientation, orientation
+    )  # the others are involutions
+    return ImageOps.exif_transpose(image)
 
 
 def _read(content: bytes, unreadable: str, convert: Any) -> np.ndarray:

@@ -80,20 +80,15 @@ class Store:
             raise SourceRejected("not a path")
         if not is_text(path):
             raise SourceRejected("name is not Unicode")
-        tops = {str(self): path, self.root: path}
-        if not self.remote and path.startswith(("/", "file:///")):
-            folder, _, name = path.removeprefix("file://").rpartition("/")
-            tops[os.path.realpath(self.root)] = f"{os.path.realpath(folder)}/{name}"
-        inside = [
-            whole[len(top) :].lstrip("/") for top, whole in tops.items() if whole.startswith(f"{top.rstrip('/')}/")
-        ]
-        if not inside and "://" in path:
-            raise SourceRejected("address not below the folder")
-        found = inside[0] if inside else path
-        found = posixpath.normpath(found) if ".." in found else found
-        if found.startswith(("/", "../")):
+        path = path.removeprefix("file://" if path.startswith("file:///") else "")
+        path = path.removeprefix(f"{self}/").removeprefix(f"{self.root}/")
+        if not self.remote and path.startswith("/"):  # by another name, through a link
+            folder, _, name = path.rpartition("/")
+            path = os.path.relpath(f"{os.path.realpath(folder)}/{name}", os.path.realpath(self.root))
+        path = posixpath.normpath(path) if ".." in path.split("/") else path
+        if path.startswith(("/", "../")) or "://" in path:
             raise SourceRejected("path not below the folder")
-        return found
+        return path
 
     def open(self, relative: str) -> BinaryIO:
         """A file, open for reading and seeking. Raises the exceptions of the file system."""
@@ -272,7 +267,10 @@ def locate(uri: str, scheme: str, *, options: Iterable[str] = (), files: tuple[s
         raise SourceError(f"image source {uri!r}: the path is missing. Write it after the colon, for example {example}")
     if "\0" in text or "%00" in text:
         raise SourceError(f"image source {uri!r}: a path cannot contain a null character")
-    return Located(*(_remote if is_remote(text) else _local)(uri, text, files), given)
+    located = Located(*(_remote if is_remote(text) else _local)(uri, text, files), given)
+    if located.name and "files" in given:
+        raise SourceError(f"image source {uri!r}: files has no effect, because the URI names a file")
+    return located
 
 
 def _local(uri: str, text: str, files: tuple[str, ...]) -> tuple[Store, str]:

@@ -104,16 +104,15 @@ def ssrl_open_source(uri: str) -> WebDatasetSource | None:
     store, name, options = located
     if "mask" in options and "depth" not in options:
         raise SourceError(f"image source {uri!r}: the option mask needs the option depth")
-    if name and "files" in options:
-        raise SourceError(f"image source {uri!r}: files has no effect, because the URI names a file")
     scale = scale_option(uri, options, has_depth="depth" in options)
     intrinsics = intrinsics_option(uri, options)
-    pattern = options.get("files", "")
-    files = [name] if name else [path for path in store.files(Counter()) if _is_tar(path, pattern)]
+    pattern = options.get("files", "*.[tT][aA][rR]")
+    files = [name] if name else [path for path in store.files(Counter()) if fnmatchcase(path, pattern)]
     if not files:
-        compressed = sum(path.lower().endswith(_COMPRESSED) for path in store.files(Counter()))
-        hint = f". Unpack the {compressed} compressed files in it" if compressed else ""
-        raise SourceError(f"image source {uri!r}: no tar file {pattern or '*.tar'} in {str(store)!r}{hint}")
+        raise SourceError(
+            f"image source {uri!r}: no tar file {options.get('files', '*.tar')} in {str(store)!r}. "
+            "Compressed ones must be unpacked"
+        )
     parts = tuple(options.get(part, "").lower().lstrip(".") for part in ("image", "depth", "mask"))
     try:
         stamps = [(file, store.stamp(file)) for file in files]
@@ -131,10 +130,6 @@ def ssrl_open_source(uri: str) -> WebDatasetSource | None:
             f"{len(files)} tar files of {str(store)!r}{skipped_text(index.facts['skipped'])}"
         )
     return WebDatasetSource(store, index, "depth" in options, scale, intrinsics)
-
-
-def _is_tar(path: str, pattern: str) -> bool:
-    return fnmatchcase(path, pattern) if pattern else path.lower().endswith(".tar")
 
 
 def _entries(
