@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ssrl_core import cli
+from ssrl_core.cli.preview import open_mix
 
 MODEL = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
 SMALL = "size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }"
@@ -76,6 +77,17 @@ def test_preview_writes_one_page_that_holds_everything(ssrl, write_mix, tmp_path
     assert html.count("data:image/jpeg;base64,") == 3 * 1 + 3 * 5
     assert "http" not in html.replace("http-equiv", "")
     assert html.count("image_id") == 6
+
+
+def test_preview_refuses_a_source_beside_a_mix_file(ssrl, write_mix):
+    done = ssrl("preview", write_mix("tasks: {flipped_patch: }"), "--source", "synthetic:")
+    assert done.code == 2 and "--source synthetic:: no effect on a mix file. Write the source into" in done.err
+
+
+def test_a_folder_with_the_name_of_a_task_does_not_hide_the_task(tmp_path, monkeypatch):
+    (tmp_path / "flipped_patch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert list(open_mix("flipped_patch", source=None, split="train", samples=3).tasks) == ["flipped_patch"]
 
 
 def test_mix_prints_text_or_json_and_ends_with_code_2_if_a_task_has_an_error(ssrl, write_mix):

@@ -25,6 +25,7 @@ from ssrl_core.errors import SourceError, SourceRejected, SSRLError
 from ssrl_core.mix import load_mix
 from ssrl_core.seeding import stable_hash
 from ssrl_core.sources import Split, base, load_image, open_source, resolve_uri, rgbd
+from ssrl_core.sources.depth import NO_CAMERA
 from ssrl_core.sources.index import index_by_id, list_ids
 from ssrl_core.sources.store import Store, locate
 from ssrl_core.types import ImageSource, Intrinsics
@@ -176,7 +177,7 @@ def test_each_scan_of_scannet_has_its_own_camera(tmp_path: Path) -> None:
     put(tmp_path / "scene0000_02/color/0.jpg", encoded(picture(), "JPEG"))
     put(tmp_path / "scene0000_02/depth/0.png", encoded(units(1000)))
     put(tmp_path / "scene0000_02/intrinsic/intrinsic_color.txt", b"no numbers")
-    assert reason_of(source, "scene0000_02/0") == "unreadable intrinsics"
+    assert reason_of(source, "scene0000_02/0") == NO_CAMERA
 
 
 def test_tum_pairs_by_time_and_has_5000_units_in_a_metre(tmp_path: Path) -> None:
@@ -518,8 +519,8 @@ def test_unusable_lines_of_a_manifest_are_counted(tmp_path: Path, name: str) -> 
         "line without depth": 1,
         "line without image": 1,
         "path not below the folder": 2,
-        "unreadable intrinsics": 1,
-        "unreadable scale": 1,
+        NO_CAMERA: 1,
+        "scale is no positive number": 1,
     }
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from ssrl_core.errors import SourceError, SourceRejected
 from ssrl_core.sources import base as base_module
 from ssrl_core.sources import open_source
-from ssrl_core.sources.depth import read_depth, read_intrinsics, read_intrinsics_file
+from ssrl_core.sources.depth import NO_CAMERA, read_depth, read_intrinsics, read_intrinsics_file
 from ssrl_core.types import ImageSource, Intrinsics
 
 h5py = pytest.importorskip("h5py")
@@ -354,13 +354,13 @@ def test_a_transposed_camera_is_refused_in_every_source(tmp_path: Path) -> None:
         open_source(f"{pairs}&intrinsics=k/1.npy")
     with pytest.raises(SourceError, match="expected the pixels"):
         open_source(f"webdataset:{tmp_path}?intrinsics=k/0.txt")
-    assert reason_of(open_source(f"{pairs}&intrinsics=k/*.txt"), "0") == "unreadable intrinsics"
+    assert reason_of(open_source(f"{pairs}&intrinsics=k/*.txt"), "0") == NO_CAMERA
     assert open_source(f"{pairs}&intrinsics=5.85e2,5.85e2,3.2e2,2.4e2").intrinsics == Intrinsics(585, 585, 320, 240)
     row = {"image": "rgb/0.png", "intrinsics": np.array(MATRIX).T.tolist()}
     put(tmp_path / "m.jsonl", json.dumps(row) + '\n{"image": "depth/0.npy"}')
-    assert open_source(f"manifest:{tmp_path}/m.jsonl").skipped == {"unreadable intrinsics": 1}
+    assert open_source(f"manifest:{tmp_path}/m.jsonl").skipped == {NO_CAMERA: 1}
     pq.write_table(pa.table({"image": [image_file(PICTURE)], "k": [row["intrinsics"]]}), tmp_path / "t.parquet")
-    assert reason_of(open_source(f"dataset:{tmp_path}?intrinsics=k"), "t.parquet#0") == "unreadable intrinsics"
+    assert reason_of(open_source(f"dataset:{tmp_path}?intrinsics=k"), "t.parquet#0") == NO_CAMERA
 
 
 @pytest.mark.parametrize(
@@ -560,10 +560,10 @@ def test_a_jsonl_file_may_be_laid_out_in_any_usual_way(tmp_path: Path, lines: li
         ('{"image": "rgb/0.png", "depth": "../z/0.npy"}', "path not below the folder"),
         ('{"image": "https://host/0.png", "depth": "z/0.npy"}', "path not below the folder"),
         ('{"image": "\\ud800.png", "depth": "z/0.npy"}', "name is not Unicode"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": 0}', "unreadable scale"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": true}', "unreadable scale"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": Infinity}', "unreadable scale"),
-        ('{"image": "rgb/0.png", "depth": "z/0.npy", "intrinsics": []}', "unreadable intrinsics"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": 0}', "scale is no positive number"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": true}', "scale is no positive number"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "scale": Infinity}', "scale is no positive number"),
+        ('{"image": "rgb/0.png", "depth": "z/0.npy", "intrinsics": []}', NO_CAMERA),
         ('[{"image": "rgb/0.png", "depth": "z/0.npy"}]', "line not readable"),
         ('"rgb/0.png"', "line not readable"),
         ("{'image': 'rgb/0.png'}", "line not readable"),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import SSRLError
 from ..mix import Example, Mix, SplitName, load_mix, single_task_mix
 from ..pages import data_url, page
 from .terminal import counted, progress_bar
@@ -15,11 +16,13 @@ from .terminal import counted, progress_bar
 _PAGE = Path(__file__).with_name("preview.html.jinja")
 
 
-def open_mix(what: str, *, source: str, split: SplitName, samples: int) -> Mix:
+def open_mix(what: str, *, source: str | None, split: SplitName, samples: int) -> Mix:
     """The mix of a file; for the name of a task, a mix of all its levels in equal shares."""
-    if Path(what).suffix or Path(what).exists():
-        return load_mix(what, split=split)
-    return single_task_mix(what, source=source, split=split, samples=samples)
+    if not Path(what).suffix and not Path(what).is_file():
+        return single_task_mix(what, source=source or "synthetic:", split=split, samples=samples)
+    if source:
+        raise SSRLError(f"--source {source}: no effect on a mix file. Write the source into {what}")
+    return load_mix(what, split=split)
 
 
 def write_gallery(
@@ -62,7 +65,7 @@ def command(
     what: Annotated[str, typer.Argument(help="A mix file, or the name of a task: all its levels.")],
     samples: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
     output: Annotated[Path, typer.Option("-o", help="The HTML file to write.")] = Path("preview.html"),
-    source: Annotated[str, typer.Option(help="For a task: URI of the images.")] = "synthetic:",
+    source: Annotated[str | None, typer.Option(help="For a task: URI of the images; synthetic: by default.")] = None,
     heldout: Annotated[bool, typer.Option("--heldout", help="Show the held-out split.")] = False,
 ) -> None:
     mix = open_mix(what, source=source, split="heldout" if heldout else "train", samples=samples)

@@ -41,7 +41,7 @@ from ..errors import SourceError, SourceRejected, did_you_mean
 from ..hookspecs import hookimpl
 from ..types import Intrinsics
 from .base import Files, FileSource
-from .depth import intrinsics_option, read_intrinsics, scale_option
+from .depth import NO_CAMERA, intrinsics_option, read_intrinsics, scale_option
 from .options import skipped_text
 from .store import Store, locate
 
@@ -146,7 +146,7 @@ class DatasetSource(FileSource):
             try:
                 camera = read_intrinsics(cells[self.intrinsics])
             except (TypeError, ValueError) as err:
-                raise SourceRejected("unreadable intrinsics") from err
+                raise SourceRejected(NO_CAMERA) from err
         if depth:
             cell = _content(cells[self.depth])
             try:

@@ -26,6 +26,7 @@ from .store import MOST_BYTES
 _ASPECT_TOLERANCE = 0.01
 _SHORTEST_FOCAL = 10  # pixels; a shorter one is in other units, e.g. shares of the image's width
 _CAMERA = "the pixels fx,fy,cx,cy, or the rows of a 3 x 3 matrix fx 0 cx, 0 fy cy, 0 0 1"
+NO_CAMERA = "intrinsics are neither fx,fy,cx,cy nor the rows of a camera matrix"
 _MATRICES = {9: (3, 3), 12: (3, 4), 16: (4, 4)}  # number of values -> shape
 _SATURATED = 65535  # several cameras write the largest value if they measured nothing
 

@@ -22,7 +22,6 @@ import csv
 import io
 import json
 import math
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -33,7 +32,7 @@ from ..errors import SourceError, SourceRejected
 from ..hookspecs import hookimpl
 from ..types import Intrinsics
 from .base import Files, FileSource
-from .depth import intrinsics_option, read_intrinsics, read_scale, scale_option
+from .depth import NO_CAMERA, intrinsics_option, read_intrinsics, read_scale, scale_option
 from .images import kind_suffix
 from .index import Facts, Index, index_by_id
 from .options import skipped_text
@@ -105,7 +104,7 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
             file.seek(0)
             if kind := kind_suffix(head):
                 raise SourceError(f"it is no table{kind}")
-            encoding = "utf-16" if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+            encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
             lines = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
@@ -198,5 +197,5 @@ def _entry(store: Store, row: Row, *, has_depth: bool) -> tuple[str, Row]:
             if row.get(key) not in (None, ""):
                 entry[key] = read(row[key])
         except (TypeError, ValueError) as err:
-            raise SourceRejected(f"unreadable {key}") from err
+            raise SourceRejected(NO_CAMERA if key == "intrinsics" else "scale is no positive number") from err
     return entry.pop("image"), entry

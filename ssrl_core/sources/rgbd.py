@@ -43,7 +43,7 @@ from ..hookspecs import hookimpl
 from ..seeding import stable_hash
 from ..types import Intrinsics
 from .base import Files, FileSource
-from .depth import read_intrinsics, read_intrinsics_file, scale_option
+from .depth import NO_CAMERA, read_intrinsics, read_intrinsics_file, scale_option
 from .index import Index, index_by_id, list_ids
 from .store import Store, locate
 
@@ -241,7 +241,7 @@ def _camera(store: Store, path: str) -> Intrinsics:
     try:
         return read_intrinsics_file(store.read(path))
     except ValueError as err:
-        raise SourceRejected("unreadable intrinsics") from err
+        raise SourceRejected(NO_CAMERA) from err
 
 
 @hookimpl
