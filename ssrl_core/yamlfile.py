@@ -23,6 +23,10 @@ MOST_NODES = 100_000  # keys, values and lists, with aliases written out
 DEEPEST = 30
 LONGEST_NUMBER = 100  # characters; also of other values that are not text
 
+_ESCAPES = (
+    "In double quotes a backslash begins an escape, and a block (|) keeps the end of its line. Use single quotes, or / "
+    "in paths"
+)
 _WORD = re.compile(r"yes|no|on|off", re.IGNORECASE)
 _BASE = re.compile(r"[-+]?(0([0-9_]{2,}|[89])|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _PATH_KEY = re.compile(r"(.*_)?(source|include|mix|path|dir|files?)")
@@ -41,7 +45,7 @@ def read_mapping(path: Path, *, what: str, error: type[SSRLError]) -> dict[str, 
         content = read_value(data.decode())
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as err:
         # PyYAML passes on the errors of its converters: ValueError for 40 March, KeyError for !!bool perhaps.
-        raise error(f"{path} is not valid YAML: {err}") from err
+        raise error(f"{path} is not valid YAML: {err}{f'. {_ESCAPES}' * ('escape' in str(err))}") from err
     if not isinstance(content, dict):
         found = "an empty file" if content is None else f"a {type(content).__name__}"
         raise error(f"{path}: a {what} is a mapping, not {found}")
@@ -65,8 +69,7 @@ def control_characters(text: str) -> str:
     """
     found = next((char for char in text if unicodedata.category(char) in ("Cc", "Zl", "Zp")), "")
     name = "a NUL character" if found == "\0" else f"the control character {found!r}"
-    cause = "In double quotes a backslash begins an escape, and a block (|) keeps the end of its line"
-    return found and f"{name} in {text!r:.80}. {cause}. Use single quotes, or / in paths"
+    return found and f"{name} in {text!r:.80}. {_ESCAPES}"
 
 
 class _Bounded(yaml.SafeLoader):

@@ -241,6 +241,7 @@ def with_everything(folder: Path) -> None:
     "uri",
     [
         "rgbd:{}?color=rgb/*.png&depth=depth/*.npy",
+        "rgbd:{0}?color={0}/rgb/*.png&depth=./depth/*.npy",
         "manifest:{}/m.csv?",
         "webdataset:{}?depth=.Depth.NPY",
         "dataset:{}?depth=depth",

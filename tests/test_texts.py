@@ -31,6 +31,8 @@ TASKS = "tasks: {flipped_patch: }"
         ("source: |\n  folder:photos\n", r"source: the control character '\n' in 'folder:photos\n'"),
         ('include: ["..\\new.yaml"]', r"include: the control character '\n'"),
         ('tasks: {flipped_patch: {source: "folder:x\\table"}}', r"source: the control character '\t'"),
+        ('source: "folder:D:\\data"', "found unknown escape character 'd'"),
+        ('source: "folder:D:\\data"', "In double quotes a backslash begins an escape"),
         ('instruction: "C:\\archive"', r"the control character '\x07'"),
         ("seed: 1:30", "1:30 is a number in base 8 or 60 to some readers"),
         ("seed: 010", "010 is a number in base 8 or 60"),

@@ -260,7 +260,8 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
     if ("color" in options) != ("depth" in options):
         raise SourceError(f"image source {uri!r}: give both color and depth, or neither")
     known = [LAYOUTS[name]] if name else [Layout("", "")] if "color" in options else GUESSES
-    given = {key: options[key] for key in ("color", "depth", "mask", "intrinsics") if key in options}
+    patterns = ("color", "depth", "mask", "intrinsics")
+    given = {key: options[key].removeprefix(f"{store.root}/") for key in patterns if key in options}
     candidates = [layout._replace(**given) for layout in known]
     scale = scale_option(uri, options, candidates[0].scale)
     if len(candidates) == 1:
