@@ -216,19 +216,21 @@ def test_a_second_sight_of_the_same_distribution_is_no_fault(install_toy, tmp_pa
     assert loaded_with_warnings()[1] == []
 
 
-def test_a_folder_that_shadows_an_editable_plugin_is_named(install_toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("old", ["old", "site0"])  # a folder on the path; what a wheel left
+def test_a_folder_that_shadows_an_editable_plugin_is_named(install_toy, tmp_path, monkeypatch, old):
     install_toy()
     site = tmp_path / "site0"
-    for name in ("src", "old"):
-        (tmp_path / name).mkdir()
+    for name in ("src", old):
+        (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "ssrl_plugin_toy.py").write_text(TOY)
         monkeypatch.syspath_prepend(str(tmp_path / name))
-    (site / "ssrl_plugin_toy.py").unlink()
+    if old != "site0":
+        (site / "ssrl_plugin_toy.py").unlink()
     (site / "toy.pth").write_text(f"{tmp_path}/src\n")
     (site / "ssrl_plugin_toy-0.1.dist-info" / "RECORD").write_text("toy.pth,,\n")
     load_task.cache_clear()
     (warning,) = loaded_with_warnings()[1]
-    assert f"{tmp_path}/old/ssrl_plugin_toy.py is imported instead of its {tmp_path}/src/" in warning
+    assert f"{tmp_path}/{old}/ssrl_plugin_toy.py is imported instead of its {tmp_path}/src/" in warning
 
 
 def test_remains_without_metadata_are_named_by_their_folder(install_toy, tmp_path, monkeypatch):

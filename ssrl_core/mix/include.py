@@ -11,6 +11,7 @@ and does not say which file wrote a key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,7 @@ def _included(names: object, kind: Kind, *, by: Path) -> list[Path]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise kind.error(f"{by}: include: {names!r:.80} is neither the name of a file nor a list of names")
-    files = [(by.parent / Path(name).expanduser()).resolve() for name in names]
+    files = [(by.parent / os.path.expanduser(name)).resolve() for name in names]
     for name, file in zip(names, files, strict=True):
         if not file.is_file():
             raise kind.error(f"{by}: include: {name!r}: there is no file {str(file)!r}")

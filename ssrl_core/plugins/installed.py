@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from ..errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed, UnknownPlugin, did_you_mean
 
@@ -22,6 +23,7 @@ ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
 
 _KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper"}
 _CORE = "ssrl-core"
+_NO_VERSION = "(no version)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def installed(group: str = TASKS) -> dict[str, list[InstalledPlugin]]:
             facts = distribution.metadata  # parsed on each access
             # The remains of a removed distribution have entry points but no metadata.
             name = facts["Name"] or f"(no name, in {distribution.locate_file('')})"
-            version = facts["Version"] or "(no version)"
+            version = facts["Version"] or _NO_VERSION
             requires = tuple(facts.get_all("Requires-Dist") or ())
             for entry in entries:
                 plugin = InstalledPlugin(entry.name, name, version, requires, entry)
@@ -77,17 +79,18 @@ def _is_hidden(plugin: InstalledPlugin, *, by: InstalledPlugin) -> bool:
 def shadows(plugin: InstalledPlugin) -> Iterator[str]:
     """What is wrong with the place of a plugin that was imported: its module, or a second copy of its distribution."""
     distribution, file = plugin.entry_point.dist, getattr(sys.modules.get(plugin.entry_point.module), "__file__", None)
-    if distribution is None or not file:
+    if distribution is None or not file or not os.path.exists(file):
         return
-    links = [link.read_text() for link in distribution.files or () if link.suffix == ".pth"]  # editable installations
-    folders = [_folder(plugin), *(line for text in links for line in text.splitlines())]
+    links = [link.locate() for link in distribution.files or () if link.suffix == ".pth"]  # editable installations
+    texts = [Path(link).read_text(encoding="utf-8") for link in links if os.path.exists(link)]
+    folders = [line for text in texts for line in text.splitlines()] or [_folder(plugin)]
     part = plugin.entry_point.module.replace(".", "/")
     places = [f"{folder}/{part}{end}" for folder in folders for end in (".py", "/__init__.py")]
     own = [place for place in places if os.path.exists(place)]
     if own and not any(os.path.samefile(file, place) for place in own):
         yield f"{file} is imported instead of its {own[0]}; remove it from the path (PYTHONPATH, working directory)"
     for other in metadata.distributions(name=plugin.distribution):
-        if other.version != plugin.version:
+        if (other.version or _NO_VERSION) != plugin.version:
             yield f"{plugin.distribution} {other.version} in {other.locate_file('')} is installed too; uninstall one"
 
 
