@@ -590,6 +590,15 @@ def test_a_line_of_a_csv_file_that_is_left_out_has_a_true_reason(
     assert len(source) == 1 and source.skipped == {why: 1}
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+@pytest.mark.parametrize("damage", [b"x", b"\x00\xd8", b"\x00\xd8\x00\x00\n\x00"])
+def test_damage_in_utf_16_ends(tmp_path: Path, name: str, damage: bytes) -> None:
+    lines = {"m.csv": "image\na.png\n", "m.jsonl": '{"image": "a.png"}\n'}
+    put(tmp_path / name, b"\xff\xfe" + lines[name].encode("utf-16-le") + damage)
+    source = open_source(f"manifest:{tmp_path}/{name}")
+    assert source.index.value("a.png") == {} and len(source) + sum(source.skipped.values()) == 2
+
+
 def test_depth_that_only_later_lines_have_is_not_dropped_in_silence(tmp_path: Path) -> None:
     source = manifest(tmp_path, "image,depth\nrgb/0.png,\nrgb/1.png,z/1.npy\n", rgbd=False)
     assert len(source) == 2 and source.skipped == {"depth not used, because the first line has none": 1}
@@ -721,9 +730,11 @@ ROW = st.dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(ROW, max_size=6), st.binary(max_size=30))
-def test_any_jsonl_file_is_read_or_refused(frames: Path, rows: list[dict[str, Any]], junk: bytes) -> None:
-    put(frames / "f.jsonl", b"\n".join([json.dumps(row).encode() for row in rows] + [junk]))
+@given(st.lists(ROW, max_size=6), st.binary(max_size=30), st.sampled_from([b"", b"", b"\xff\xfe", b"\xfe\xff"]))
+def test_any_jsonl_file_is_read_or_refused(frames: Path, rows: list[dict[str, Any]], junk: bytes, mark: bytes) -> None:
+    encoding = {b"": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}[mark]
+    lines = [json.dumps(row).encode(encoding) for row in rows]
+    put(frames / "f.jsonl", mark + "\n".encode(encoding).join([*lines, junk]))
     all_of(f"manifest:{frames}/f.jsonl")
 
 
@@ -734,13 +745,15 @@ def test_any_jsonl_file_is_read_or_refused(frames: Path, rows: list[dict[str, An
     st.sampled_from(",;\t"),
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    st.integers(0, 3),
 )
 def test_any_csv_file_is_read_or_refused(
-    frames: Path, header: list[str], rows: list[list[str]], delimiter: str, end: str, encoding: str
+    frames: Path, header: list[str], rows: list[list[str]], delimiter: str, end: str, encoding: str, cut: int
 ) -> None:
     file = io.StringIO()
     csv.writer(file, delimiter=delimiter, lineterminator=end).writerows([header, *rows])
-    put(frames / "f.csv", file.getvalue().encode(encoding, errors="replace"))
+    content = file.getvalue().encode(encoding, errors="replace")
+    put(frames / "f.csv", content[: len(content) - cut])
     all_of(f"manifest:{frames}/f.csv")
 
 

@@ -95,8 +95,7 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     intrinsics = intrinsics_option(uri, options)
     if not name:
         raise SourceError(f"image source {uri!r}: {str(store)!r} is a folder; name the .csv or .jsonl file in it")
-    skipped = Counter[str]()
-    facts: Facts = {"depth": False, "skipped": skipped}
+    facts: Facts = {"depth": False, "skipped": Counter[str]()}
     try:
         stamp = store.stamp(name)
         with store.open(name) as file:
@@ -104,12 +103,13 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
             file.seek(0)
             if kind := kind_suffix(head):
                 raise SourceError(f"it is no table{kind}")
-            encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-            lines = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+            wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+            encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+            lines = io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
             # Long lines are read in pieces, so that a file without line ends cannot fill the memory.
             pieces = iter(lambda: lines.readline(_LONGEST), "")
-            rows = _rows(pieces, skipped, is_csv=not name.lower().endswith(".jsonl"))
-            index = index_by_id(_entries(store, rows, facts), facts, made_of=("manifest 2", str(store), name, stamp))
+            entries = _entries(store, pieces, facts, is_csv=not name.lower().endswith(".jsonl"))
+            index = index_by_id(entries, facts, made_of=("manifest 2", str(store), name, stamp))
     except SourceError as err:
         raise SourceError(f"image source {uri!r}: {err}") from err
     except Exception as err:  # each file system raises its own exceptions
@@ -121,22 +121,25 @@ def ssrl_open_source(uri: str) -> ManifestSource | None:
     return ManifestSource(store, name, index, has_depth, scale, intrinsics)
 
 
-def _rows(lines: Iterator[str], skipped: Counter[str], *, is_csv: bool) -> Iterator[Row]:
-    written = filter(str.strip, lines)
-    reader: Iterator[Any] = _csv_rows(written) if is_csv else map(_json_row, written)
+def _entries(store: Store, lines: Iterator[str], facts: Facts, *, is_csv: bool) -> Iterator[tuple[str, Row]]:
+    """Path of the image, and what else a line says; ``facts`` gets whether there is depth, and counts other lines."""
+    written, skipped, has_depth = filter(str.strip, lines), facts["skipped"], None
+    rows: Iterator[Any] = _csv_rows(written) if is_csv else map(_json_row, written)
     while True:
         try:
-            row = next(reader)
+            row = next(rows)
+            if not isinstance(row, dict):
+                raise ValueError
+            if has_depth is None:
+                has_depth = facts["depth"] = bool(row.get("depth"))
+            yield _entry(store, row, has_depth=has_depth)
+            if not has_depth and any(map(row.get, ("depth", "mask", "scale"))):
+                skipped["depth not used, because the first line has none"] += 1
         except StopIteration:
             return
         except SourceRejected as rejected:
             skipped[rejected.reason] += 1
-            continue
         except (csv.Error, ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            yield row
-        else:
             skipped["line not readable"] += 1
 
 
@@ -169,21 +172,6 @@ def _csv_row(row: Row) -> Row:
         raise SourceRejected("line with more cells than columns")
     cells = {name: (cell or "").rstrip() for name, cell in row.items()}
     return {name: cell for name, cell in cells.items() if cell not in _MISSING}
-
-
-def _entries(store: Store, rows: Iterator[Row], facts: Facts) -> Iterator[tuple[str, Row]]:
-    skipped = facts["skipped"]
-    for number, row in enumerate(rows):
-        if number == 0:
-            facts["depth"] = bool(row.get("depth"))
-        try:
-            image, entry = _entry(store, row, has_depth=facts["depth"])
-        except SourceRejected as rejected:
-            skipped[rejected.reason] += 1
-            continue
-        if not facts["depth"] and any(map(row.get, ("depth", "mask", "scale"))):
-            skipped["depth not used, because the first line has none"] += 1
-        yield image, entry
 
 
 def _entry(store: Store, row: Row, *, has_depth: bool) -> tuple[str, Row]:
