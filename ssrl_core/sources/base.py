@@ -60,7 +60,7 @@ def doubts(image: SourceImage) -> Iterator[str]:
     if image.depth is not None:
         low, high = float(np.nanmin(image.depth)), float(np.nanmax(image.depth))
         if low > _FAR or high <= _NEAR:
-            yield f"its depth is from {low:g} to {high:g} m. Is the scale wrong, or is it inverse or relative depth?"
+            yield f"its depth is from {low:g} to {high:g} m. The scale may be wrong, or the depth inverse or relative"
 
 
 class FileSource(ABC):
