@@ -42,6 +42,11 @@ LONGEST_ANSWER = 256
 """Characters that an answer may have."""
 
 
+def opens_thinking(written: str) -> bool:
+    """Whether a text that a chat template wrote of the completion leaves the thinking open."""
+    return OPENING in written and CLOSING not in written
+
+
 def extract_answer(completion: str, *, thinking: Thinking = "required") -> str | None:
     r"""The text in the box, stripped; None if the completion does not have the required form.
 

@@ -1,7 +1,7 @@
 """From a completion to its reward: the only code that scores completions.
 
 Training (``compute_score``), ``ssrl score``, ``ssrl eval`` and the conformance kit all call ``score_all``. It extracts
-the answer (``answers``), lets the task's verifier score it, and adds the share for the format.
+the answer (``form``), lets the task's verifier score it, and adds the share for the format.
 """
 
 from __future__ import annotations
@@ -9,14 +9,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from .answers import FORMAT_WEIGHT, extract_answer, verdict
 from .errors import PluginFailed
+from .form import (
+    CLOSING,
+    COMPLETION,
+    DIRECT,
+    FORMAT_WEIGHT,
+    OPENING,
+    Thinking,
+    extract_answer,
+    form_fault,
+    opens_thinking,
+    verdict,
+)
 from .plugins import load_task
 from .sample import Example
 
@@ -41,12 +52,21 @@ class Key:
     params: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     format_weight: Annotated[float, Field(ge=0, lt=1)] = FORMAT_WEIGHT
+    thinking: Thinking = "required"
+    opened: bool = False
 
     @classmethod
-    def of(cls, example: Example, *, format_weight: float) -> Key:
-        """The key of an example from a mix with this ``format_weight``."""
+    def of(
+        cls, example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool = False
+    ) -> Key:
+        """The key of an example from a mix with this ``format_weight`` and mode of ``thinking``.
+
+        Args:
+            opened: whether the model's chat template ends the prompt with ``<think>``; see ``models.template``.
+        """
         recipe, sample = example.recipe, example.sample
-        return cls(recipe.task, sample.truth, recipe.level, dict(sample.params), recipe.wrappers, format_weight)
+        params = dict(sample.params)
+        return cls(recipe.task, sample.truth, recipe.level, params, recipe.wrappers, format_weight, thinking, opened)
 
     def to_json(self) -> str:
         """The key as one line of JSON with sorted keys."""
@@ -58,9 +78,14 @@ class Key:
         return _adapter().validate_json(text)
 
 
-def columns(example: Example, *, format_weight: float) -> dict[str, Any]:
-    """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``."""
-    key = Key.of(example, format_weight=format_weight)
+def columns(
+    example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool = False
+) -> dict[str, Any]:
+    """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``.
+
+    See ``Key.of`` for the arguments.
+    """
+    key = Key.of(example, format_weight=format_weight, thinking=thinking, opened=opened)
     return {
         "data_source": f"{key.task}@{key.level}",
         "reward_model": {"style": "rule", "ground_truth": key.to_json()},
@@ -73,11 +98,25 @@ def _adapter() -> TypeAdapter[Key]:
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    opened: bool = False,
+    **_: Any,
 ) -> dict[str, float | str]:
     """The reward of one completion, as verl calls it (``reward.custom_reward_function``); see ``score_all``.
 
     verl calls it in a thread pool.
+
+    Args:
+        data_source: kind of the row; only named in messages.
+        solution_str: the completion.
+        ground_truth: the row's key as JSON.
+        extra_info: unused.
+        opened: whether the model's chat template ends the prompt with ``<think>``. Rows of ``ssrl export`` do not know
+            the model: set ``reward.custom_reward_function.reward_kwargs.opened=true`` for them.
 
     Raises:
         ValueError: the row comes neither from ``ssrl_core.verl.dataset`` nor from ``ssrl export``.
@@ -89,7 +128,7 @@ def compute_score(
             f"the ground_truth of a row of {data_source!r} is not a key of ssrl ({err}): {ground_truth!r:.200}. Use "
             "rows from ssrl_core.verl.dataset or from ssrl export"
         ) from err
-    return score(key, solution_str)
+    return score(replace(key, opened=True) if opened else key, solution_str)
 
 
 def score(key: Key, completion: str) -> dict[str, float | str]:
@@ -107,7 +146,7 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
         A dictionary per completion, always with the same keys: ``score`` in [0, 1]; ``acc``, ``format`` and ``error``
         (0.0 or 1.0); and ``pred``, the extracted answer.
     """
-    answers = [extract_answer(completion) for _, completion in cases]
+    answers = [extract_answer(judged(key, completion), thinking=key.thinking) for key, completion in cases]
     by_task: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True)):
         if answer is not None:
@@ -121,6 +160,31 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
         _facts(key, answer, values.get(number, 0.0))
         for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True))
     ]
+
+
+def judged(key: Key, completion: str) -> str:
+    """The text whose form counts: the completion, after the ``<think>`` with which the template ended the prompt."""
+    return OPENING + completion if key.opened and not completion.lstrip().startswith(OPENING) else completion
+
+
+def fault_of(key: Key, completion: str) -> str:
+    """Why the form of a completion earns nothing, as a constant phrase; empty if the form is right."""
+    return form_fault(judged(key, completion), thinking=key.thinking)
+
+
+def right_completion(truth: str, *, thinking: Thinking, written: str = "", template: str | None = None) -> str:
+    """A completion with the right answer, as a cold start teaches it.
+
+    Args:
+        truth: the right answer.
+        thinking: the mode of the mix.
+        written: what the chat template has written of the completion already; see ``models.template.written``.
+        template: text to format with ``truth``. By default it thinks, unless ``thinking`` is ``"none"`` or the chat
+            template has ended the thinking.
+    """
+    direct = thinking == "none" or CLOSING in written
+    text = (template or (DIRECT if direct else COMPLETION)).format(truth=truth)
+    return text.lstrip().removeprefix(OPENING) if opens_thinking(written) else text
 
 
 def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[str, float | str]:
