@@ -37,7 +37,7 @@ def match_text(answer: str, truth: str) -> float:
 _LETTER = re.compile(
     r"(?:(?:the )?(?:correct |final )?(?:answer|choice|option)(?: is)?[ :]+)?[(\[]?([a-z])[)\]]?(?![a-z])"
 )
-_REMARK = re.compile(r"(?:[.:]|(?<=[)\]]))\s+[a-z]{2,}(?:[ -]+[a-z]{2,})*")
+_REMARK = re.compile(r"(?:[.:]\s*|(?<=[)\]])\s+)[a-z]{2,}(?:[ -]+[a-z]{2,})*")
 _HEDGE = re.compile(r"\b(?:all|and|any|both|but|either|else|maybe|neither|no|none|not|or|perhaps|possibly|unless)\b")
 
 

@@ -106,7 +106,7 @@ def _completion(message: Mapping[str, Any]) -> str:
         return content  # the thinking is in the text, and again beside it
     if CLOSING in thought.rstrip().removesuffix(CLOSING) and not content.strip():
         return thought  # all of the completion is in the thinking
-    thought = thought.strip().removeprefix(OPENING).removesuffix(CLOSING)
+    thought = thought.replace(OPENING, "").replace(CLOSING, "")
     if not thought.strip():
         return content
     rest = after if closing else content

@@ -80,6 +80,8 @@ def _loaded(kind: Any, path: str, what: str, **settings: Any) -> Any:
         return kind.from_pretrained(path, **settings)
     except Exception as err:  # libraries raise many kinds, and most say only what went wrong inside
         reason = next(iter(str(err).strip().splitlines()), "") or "no reason given"
+        if "ignore_mismatched_sizes" in reason:  # the shapes stand in a log, and the advice would use random numbers
+            reason = "the weights have other shapes than config.json describes"
         raise ModelError(f"model {path}: cannot load {what} ({type(err).__name__}: {reason:.300})") from err
 
 
