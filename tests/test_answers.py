@@ -324,8 +324,8 @@ def test_every_mode_gives_an_answer_or_names_a_fault(completion):
 
 
 SPELLINGS = st.sampled_from(
-    ["{}", "({})", "{}.", " {} ", "**{}**", "${}$", r"\text{{{}}}", r"\mathbf{{{}}}", r"\left({}\right)", "“{}”", "[{}]",
-     "({}).", r"\({}\)", "{{\\bf {}}}", "\u200b{}"]
+    ["{}", "({})", "{}.", " {} ", "**{}**", "${}$", r"\text{{{}}}", r"\mathbf{{{}}}", r"\left({}\right)", "“{}”",
+     "[{}]", "({}).", r"\({}\)", "{{\\bf {}}}", "\u200b{}"]
 )  # fmt: skip
 
 
