@@ -2,15 +2,22 @@
 
 import json
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ssrl_core.cli import app
 from ssrl_core.form import extract_answer
+from ssrl_core.mix import load_mix
 
 pytest.importorskip("openai", reason="the 'eval' extra is not installed")
 
+from ssrl_core.evaluate import EvaluationError, evaluate
+from ssrl_core.evaluate.endpoint import Endpoint
 from ssrl_core.evaluate.models import Failed, Written
 from ssrl_core.evaluate.response import LONGEST_REASON, read_response, words_of
 
@@ -181,3 +188,133 @@ def test_no_server_makes_a_formless_completion_out_of_a_whole_one_nor_doubles_it
         )
     if extract_answer(said) is not None:
         assert extract_answer(outcome.text) == extract_answer(said)
+
+
+@pytest.fixture
+def talk(write_mix, tmp_path):
+    """A function that evaluates a server that gives scripted replies, and returns the evaluation and the requests.
+
+    A reply is a status, a body, and optionally headers; the last one is repeated.
+    """
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.reply(200, '{"object": "list", "data": [{"id": "m"}]}')
+
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.reply(*server.replies[min(len(asked), len(server.replies)) - 1])
+
+        def reply(self, status, body, headers=()):
+            self.send_response(status)
+            for name, value in (("content-type", "application/json"), ("content-length", len(body)), *headers):
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    mix = write_mix('source: "synthetic:?width=192&height=144"\nsize: 112\ntasks: {cropped_patch: }')
+
+    def evaluate_it(*replies, samples=2, command=False):
+        server.replies = replies
+        url, out = f"http://127.0.0.1:{server.server_port}/v1", tmp_path / "out"
+        if command:
+            words = [
+                mix,
+                "--endpoint",
+                url,
+                "--name",
+                "m",
+                "-n",
+                samples,
+                "--retries",
+                1,
+                "--concurrency",
+                1,
+                "-o",
+                out,
+            ]
+            return CliRunner().invoke(app(["eval"]), ["eval", *map(str, words)]), asked
+        model = Endpoint(url, "m", concurrency=1, retries=2)
+        return evaluate(load_mix(mix, split="heldout"), model, out, samples=samples), asked
+
+    yield evaluate_it
+    server.shutdown()
+    server.server_close()
+
+
+GOOD = 200, chat(content=WHOLE)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (200, '{"error": {"message": "Rate limit exceeded", "code": 429}}'),
+        (200, chat("error", {"error": {"code": 502, "message": "busy"}}, content="")),
+        (200, chat("abort", content="<think>I")),
+        (429, '{"error": {"message": "slow down"}}', [("retry-after", "0.01")]),
+        (503, "<html><title>503 Service Unavailable</title></html>"),
+    ],
+)
+def test_a_failure_that_passes_is_asked_again_at_once(talk, failure):
+    done, asked = talk(failure, GOOD)
+    assert len(done.answers) == 2 and not done.failed and len(asked) == 3
+    assert asked[0] == asked[1] != asked[2]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "requests"),
+    [
+        ((200, '{"error": {"message": "Rate limit", "code": 429}}'), "an error 429 .*: Rate limit", 4),
+        ((200, chat("content_filter", content=None)), "withheld the answer", 2),
+        ((200, chat(content=None, refusal="I cannot help")), "the model refused: I cannot help", 2),
+        ((400, '{"error": "model does not support images"}'), "BadRequestError 400: model does not support images", 2),
+        (
+            (422, '{"detail": [{"loc": ["body", "seed"], "msg": "no"}]}'),
+            "UnprocessableEntityError 422: body.seed: no",
+            2,
+        ),
+        ((413, "<html><head><title>413 Too Large</title></head></html>"), "APIStatusError 413: 413 Too Large", 2),
+        ((400, "context length exceeded"), "BadRequestError 400: context length exceeded", 2),
+        ((403, '{"error": {"message": "flagged"}}'), "PermissionDeniedError 403: flagged", 2),
+        ((429, '{"message": "daily limit"}', [("retry-after", "900")]), r"429 \(retry-after: 900\): daily limit", 2),
+    ],
+)
+def test_a_failure_that_stays_is_no_answer_with_the_words_of_the_server_and_exit_code_1(
+    talk, failure, reason, requests
+):
+    done, asked = talk(failure, command=True)
+    assert done.exit_code == 1 and len(asked) == requests
+    assert re.search(f"no sample was answered; the same command retries them: 2 x .*{reason}", done.stderr), done.stderr
+    done, _ = talk(GOOD, command=True)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_server_that_names_the_limit_of_tokens_otherwise_gets_it_by_that_name(talk):
+    refusal = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    done, asked = talk((400, json.dumps({"error": {"message": refusal}})), GOOD, samples=3)
+    assert len(done.answers) == 3 and len(asked) == 4
+    assert asked[0]["max_tokens"] == 2048
+    assert all(request["max_completion_tokens"] == 2048 and "max_tokens" not in request for request in asked[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SSL_CERT_FILE", "/nonexistent.pem"), ("HTTPS_PROXY", "nonsense://x"), ("ALL_PROXY", "x:y:z")]
+)
+def test_an_environment_that_allows_no_connection_is_named(talk, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EvaluationError, match=f"no connection to .* can be made: .*environment variables .*{name}"):
+        talk(GOOD)
+
+
+def test_a_key_that_no_request_can_carry_is_named_and_a_line_break_after_it_forgiven(talk, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-“1”")
+    with pytest.raises(EvaluationError, match="OPENAI_API_KEY has characters"):
+        talk(GOOD)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1\n")
+    assert len(talk(GOOD)[0].answers) == 2

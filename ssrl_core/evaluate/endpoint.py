@@ -108,15 +108,17 @@ class Endpoint:
             )
         except ImportError as err:
             raise EvaluationError("an endpoint needs the openai package: pip install 'ssrl-core[eval]'") from err
-        key = os.environ.get("OPENAI_API_KEY") or "none"
+        key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
+        if not (key.isascii() and key.isprintable()):
+            raise EvaluationError("OPENAI_API_KEY has characters that a request cannot carry: copy the key again")
         try:
             client = OpenAI(base_url=self._url, api_key=key, max_retries=self._retries, timeout=self._timeout)
-        except (OSError, ValueError, ImportError) as err:  # a proxy or certificates, from environment variables
+        except Exception as err:  # of many kinds: the address, or a proxy or certificates from environment variables
             named = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-            given = {name: found for name in named if (found := os.environ.get(name) or os.environ.get(name.lower()))}
+            given = [name for name in named if os.environ.get(name) or os.environ.get(name.lower())]
             raise EvaluationError(
-                f"no connection to {self._url} can be made: {err}. Check the environment variables "
-                f"{', '.join(f'{name}={found}' for name, found in given.items()) or ', '.join(named)}"
+                f"no connection to {self._url} can be made: {err}. Check the address, and the environment variables "
+                f"{', '.join(given or named)}"
             ) from err
         try:
             client.with_options(max_retries=0, timeout=30).models.list()
