@@ -239,109 +239,111 @@ def test_an_error_of_the_model_is_not_told_as_a_folder_that_cannot_be_written(he
         evaluate(heldout(), Saying(fail), tmp_path / "out", samples=1)
 
 
-class TestTraining:
-    """What the trainer makes of the modes, with processors alone."""
+@pytest.fixture
+def verl():
+    return pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
-    @pytest.fixture(autouse=True)
-    def _verl(self):
-        pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
-    @pytest.fixture
-    def datasets(self, model, write_mix):
-        """A function from mode and chat template to verl's two datasets, and the processor."""
+@pytest.fixture
+def datasets(verl, model, write_mix):
+    """A function from mode and chat template to verl's two datasets, and the processor."""
 
-        def build(mode, begun, **config):
-            from ssrl_core.models.loading import load_processor
-            from ssrl_core.verl.dataset import MixDataset, MixSFTDataset
-
-            mix, processor = str(write_mix(f"{MIX}thinking: {mode}")), load_processor(str(model(begun)))
-            config = {"max_length": 2000, **config}
-            grpo = MixDataset(mix, processor.tokenizer, config, processor)
-            return grpo, MixSFTDataset([mix], processor.tokenizer, config, processor), processor
-
-        return build
-
-    @pytest.mark.parametrize(
-        ("mode", "begun"),
-        [(mode, "") for mode in MODES]
-        + [("required", OPENED), ("optional", OPENED), ("optional", CLOSED), ("none", CLOSED)],
-    )
-    def test_a_cold_start_teaches_what_earns_the_whole_reward_after_the_prompt_of_a_rollout(
-        self, datasets, mode, begun
-    ):
-        from ssrl_core.models.tokens import token_ids
-
-        grpo, sft, processor = datasets(mode, begun)
-        assert grpo.opened == (begun == OPENED)
-        for index in range(3):
-            key, example, taught = grpo[index]["reward_model"]["ground_truth"], grpo.mix[index], sft[index]
-            ids, mask = taught["input_ids"], taught["loss_mask"].bool()
-            prompt = token_ids(processor, example)
-            assert ids[: len(prompt)].tolist() == prompt and not mask[: len(prompt)].any()
-            assert begun == "" or processor.tokenizer.decode(prompt).endswith(begun)
-            said = processor.tokenizer.decode(ids[mask], skip_special_tokens=True)
-            assert compute_score("x", said, key)["score"] == 1.0
-            assert ("<think>" in said) == ((mode == "required" and not begun) or (mode == "optional" and not begun))
-
-    def test_the_rows_of_a_template_that_opens_nothing_are_those_of_verl(self, datasets):
-        from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
-        from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
-
-        sft = datasets("required", "")[1]
-        ours = sft[0]
-        sft.system_prompt, sft.generation_prompt = extract_system_prompt_and_generation(sft.tokenizer)
-        sft._process_single_message = MultiTurnSFTDataset._process_single_message.__get__(sft)
-        theirs = sft[0]
-        assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
-        assert ours["loss_mask"].tolist() == theirs["loss_mask"].tolist()
-
-    @pytest.mark.parametrize(("mode", "begun"), [("required", CLOSED), ("none", OPENED)])
-    def test_a_run_that_could_only_earn_nothing_is_refused_with_the_remedy(self, datasets, mode, begun):
-        with pytest.raises(RecipeError, match=rf"would earn 0 instead of 1.*thinking: {mode}.*enable_thinking"):
-            datasets(mode, begun)
-
-    def test_tags_that_are_special_tokens_would_be_lost_on_the_way_and_are_refused(self, write_mix, model):
+    def build(mode, begun, **config):
         from ssrl_core.models.loading import load_processor
-        from ssrl_core.verl.dataset import MixDataset
+        from ssrl_core.verl.dataset import MixDataset, MixSFTDataset
 
-        processor = load_processor(str(model("")))
-        processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
-        for mode, reason in (("required", "verl decodes it as"), ("none", None)):
-            path = write_mix(f"{MIX}thinking: {mode}")
-            if reason is None:
-                assert len(MixDataset(str(path), processor.tokenizer, {}, processor)) > 0
-            else:
-                with pytest.raises(RecipeError, match=reason):
-                    MixDataset(str(path), processor.tokenizer, {}, processor)
+        mix, processor = str(write_mix(f"{MIX}thinking: {mode}")), load_processor(str(model(begun)))
+        config = {"max_length": 2000, **config}
+        grpo = MixDataset(mix, processor.tokenizer, config, processor)
+        return grpo, MixSFTDataset([mix], processor.tokenizer, config, processor), processor
 
-    def test_the_switch_of_a_template_is_passed_on(self, write_mix, model):
-        from ssrl_core.models.loading import load_processor
-        from ssrl_core.verl.dataset import MixDataset
+    return build
 
-        folder = model("")
-        switch = "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}{% endif %}"
-        template = (folder / "chat_template.jinja").read_text().removesuffix("{% endif %}")
-        (folder / "chat_template.jinja").write_text(template + switch)
-        processor, mix = load_processor(str(folder)), str(write_mix(f"{MIX}thinking: none"))
-        off = {"apply_chat_template_kwargs": {"enable_thinking": False}}
-        assert not MixDataset(mix, processor.tokenizer, off, processor).opened
-        with pytest.raises(RecipeError, match="enable_thinking"):
-            MixDataset(mix, processor.tokenizer, {}, processor)
 
-    def test_a_dry_run_says_that_the_template_opens_the_thinking_or_refuses(self, write_mix, model, tmp_path, caplog):
-        def dry_run(stage, mode, begun, *more):
-            path = write_mix(f"{MIX}thinking: {mode}")
-            model_key = "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
-            (tmp_path / "recipe.yaml").write_text(f"mix: {path}\n")
-            small = () if stage == "sft" else SMALL
-            return ssrl(stage, tmp_path / "recipe.yaml", f"{model_key}={model(begun)}", *small, *more, "--dry-run")
+@pytest.mark.parametrize(
+    ("mode", "begun"),
+    [(mode, "") for mode in MODES]
+    + [("required", OPENED), ("optional", OPENED), ("optional", CLOSED), ("none", CLOSED)],
+)
+def test_a_cold_start_teaches_what_earns_the_whole_reward_after_the_prompt_of_a_rollout(datasets, mode, begun):
+    from ssrl_core.models.tokens import token_ids
 
-        with caplog.at_level(logging.WARNING):
-            done = dry_run("train", "required", OPENED)
-        assert done.exit_code == 0, done.exception
-        assert "ends the prompt with '<think>\\n': it counts as the <think> of the completion" in caplog.text
-        done = dry_run("train", "required", CLOSED)
-        assert isinstance(done.exception, RecipeError) and "would earn 0" in str(done.exception)
-        assert dry_run("sft", "none", "").exit_code == 0
-        done = dry_run("sft", "none", "", "data.completion='<think>I look.</think>\\\\boxed{{{{{{truth}}}}}}'")
-        assert isinstance(done.exception, RecipeError) and "data.completion" in str(done.exception)
+    grpo, sft, processor = datasets(mode, begun)
+    assert grpo.opened == (begun == OPENED)
+    for index in range(3):
+        key, example, taught = grpo[index]["reward_model"]["ground_truth"], grpo.mix[index], sft[index]
+        ids, mask = taught["input_ids"], taught["loss_mask"].bool()
+        prompt = token_ids(processor, example)
+        assert ids[: len(prompt)].tolist() == prompt and not mask[: len(prompt)].any()
+        assert begun == "" or processor.tokenizer.decode(prompt).endswith(begun)
+        said = processor.tokenizer.decode(ids[mask], skip_special_tokens=True)
+        assert compute_score("x", said, key)["score"] == 1.0
+        assert ("<think>" in said) == ((mode == "required" and not begun) or (mode == "optional" and not begun))
+
+
+def test_the_rows_of_a_template_that_opens_nothing_are_those_of_verl(datasets):
+    from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+    from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
+
+    sft = datasets("required", "")[1]
+    ours = sft[0]
+    sft.system_prompt, sft.generation_prompt = extract_system_prompt_and_generation(sft.tokenizer)
+    sft._process_single_message = MultiTurnSFTDataset._process_single_message.__get__(sft)
+    theirs = sft[0]
+    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+    assert ours["loss_mask"].tolist() == theirs["loss_mask"].tolist()
+
+
+@pytest.mark.parametrize(("mode", "begun"), [("required", CLOSED), ("none", OPENED)])
+def test_a_run_that_could_only_earn_nothing_is_refused_with_the_remedy(datasets, mode, begun):
+    with pytest.raises(RecipeError, match=rf"would earn 0 instead of 1.*thinking: {mode}.*enable_thinking"):
+        datasets(mode, begun)
+
+
+def test_tags_that_are_special_tokens_would_be_lost_on_the_way_and_are_refused(verl, write_mix, model):
+    from ssrl_core.models.loading import load_processor
+    from ssrl_core.verl.dataset import MixDataset
+
+    processor = load_processor(str(model("")))
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    for mode, reason in (("required", "verl decodes it as"), ("none", None)):
+        path = write_mix(f"{MIX}thinking: {mode}")
+        if reason is None:
+            assert len(MixDataset(str(path), processor.tokenizer, {}, processor)) > 0
+        else:
+            with pytest.raises(RecipeError, match=reason):
+                MixDataset(str(path), processor.tokenizer, {}, processor)
+
+
+def test_the_switch_of_a_template_is_passed_on(verl, write_mix, model):
+    from ssrl_core.models.loading import load_processor
+    from ssrl_core.verl.dataset import MixDataset
+
+    folder = model("")
+    switch = "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}{% endif %}"
+    template = (folder / "chat_template.jinja").read_text().removesuffix("{% endif %}")
+    (folder / "chat_template.jinja").write_text(template + switch)
+    processor, mix = load_processor(str(folder)), str(write_mix(f"{MIX}thinking: none"))
+    off = {"apply_chat_template_kwargs": {"enable_thinking": False}}
+    assert not MixDataset(mix, processor.tokenizer, off, processor).opened
+    with pytest.raises(RecipeError, match="enable_thinking"):
+        MixDataset(mix, processor.tokenizer, {}, processor)
+
+
+def test_a_dry_run_says_that_the_template_opens_the_thinking_or_refuses(verl, write_mix, model, tmp_path, caplog):
+    def dry_run(stage, mode, begun, *more):
+        path = write_mix(f"{MIX}thinking: {mode}")
+        model_key = "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
+        (tmp_path / "recipe.yaml").write_text(f"mix: {path}\n")
+        small = () if stage == "sft" else SMALL
+        return ssrl(stage, tmp_path / "recipe.yaml", f"{model_key}={model(begun)}", *small, *more, "--dry-run")
+
+    with caplog.at_level(logging.WARNING):
+        done = dry_run("train", "required", OPENED)
+    assert done.exit_code == 0, done.exception
+    assert "ends the prompt with '<think>\\n': it counts as the <think> of the completion" in caplog.text
+    done = dry_run("train", "required", CLOSED)
+    assert isinstance(done.exception, RecipeError) and "would earn 0" in str(done.exception)
+    assert dry_run("sft", "none", "").exit_code == 0
+    done = dry_run("sft", "none", "", "data.completion='<think>I look.</think>\\\\boxed{{{{{{truth}}}}}}'")
+    assert isinstance(done.exception, RecipeError) and "data.completion" in str(done.exception)
