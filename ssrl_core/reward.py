@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Annotated, Any
 
@@ -53,16 +53,17 @@ class Key:
     wrappers: tuple[str, ...] = ()
     format_weight: Annotated[float, Field(ge=0, lt=1)] = FORMAT_WEIGHT
     thinking: Thinking = "required"
-    opened: bool = False
+    opened: bool | None = None
 
     @classmethod
     def of(
-        cls, example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool = False
+        cls, example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool | None = None
     ) -> Key:
         """The key of an example from a mix with this ``format_weight`` and mode of ``thinking``.
 
         Args:
-            opened: whether the model's chat template ends the prompt with ``<think>``; see ``models.template``.
+            opened: whether the model's chat template ends the prompt with ``<think>``. If None, it is not known, and
+                taken for so where a completion has ``</think>`` alone.
         """
         recipe, sample = example.recipe, example.sample
         params = dict(sample.params)
@@ -79,7 +80,7 @@ class Key:
 
 
 def columns(
-    example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool = False
+    example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool | None = None
 ) -> dict[str, Any]:
     """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``.
 
@@ -98,25 +99,11 @@ def _adapter() -> TypeAdapter[Key]:
 
 
 def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    *,
-    opened: bool = False,
-    **_: Any,
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_: Any
 ) -> dict[str, float | str]:
     """The reward of one completion, as verl calls it (``reward.custom_reward_function``); see ``score_all``.
 
     verl calls it in a thread pool.
-
-    Args:
-        data_source: kind of the row; only named in messages.
-        solution_str: the completion.
-        ground_truth: the row's key as JSON.
-        extra_info: unused.
-        opened: whether the model's chat template ends the prompt with ``<think>``. Rows of ``ssrl export`` do not know
-            the model: set ``reward.custom_reward_function.reward_kwargs.opened=true`` for them.
 
     Raises:
         ValueError: the row comes neither from ``ssrl_core.verl.dataset`` nor from ``ssrl export``.
@@ -128,7 +115,7 @@ def compute_score(
             f"the ground_truth of a row of {data_source!r} is not a key of ssrl ({err}): {ground_truth!r:.200}. Use "
             "rows from ssrl_core.verl.dataset or from ssrl export"
         ) from err
-    return score(replace(key, opened=True) if opened else key, solution_str)
+    return score(key, solution_str)
 
 
 def score(key: Key, completion: str) -> dict[str, float | str]:
@@ -164,7 +151,10 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
 
 def judged(key: Key, completion: str) -> str:
     """The text whose form counts: the completion, after the ``<think>`` with which the template ended the prompt."""
-    return OPENING + completion if key.opened and not completion.lstrip().startswith(OPENING) else completion
+    opened = key.opened
+    if opened is None:
+        opened = CLOSING in completion and OPENING not in completion
+    return OPENING + completion if opened and not completion.lstrip().startswith(OPENING) else completion
 
 
 def fault_of(key: Key, completion: str) -> str:
@@ -178,7 +168,7 @@ def right_completion(truth: str, *, thinking: Thinking, written: str = "", templ
     Args:
         truth: the right answer.
         thinking: the mode of the mix.
-        written: what the chat template has written of the completion already; see ``models.template.written``.
+        written: what the chat template has written of the completion already; see ``models.loading.written``.
         template: text to format with ``truth``. By default it thinks, unless ``thinking`` is ``"none"`` or the chat
             template has ended the thinking.
     """

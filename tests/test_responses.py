@@ -63,18 +63,15 @@ def text(value):
 )
 def test_the_thinking_stands_once_in_tags_wherever_the_server_puts_it(message):
     written = read_response(chat(**message))
-    assert isinstance(written, Written) and not written.cut and not written.opened
+    assert isinstance(written, Written) and not written.cut and written.opened is None
     assert extract_answer(written.text) == "A"
     assert (written.text.count("<think>"), written.text.count("</think>")) == (1, 1)
 
 
-def test_thinking_that_only_ends_is_known_to_have_been_opened_by_the_template():
-    lone = chat(content="I look.\n</think>\n\n\\boxed{A}")
-    assert read_response(lone).opened and not read_response(lone, opened=False).opened
-    assert not read_response(chat(content="\\boxed{A}")).opened
-    both = read_response(chat(content="I look.\n</think>\n\n\\boxed{A}", reasoning_content="I look."))
-    assert both.opened and both.text.count("</think>") == 1
-    assert read_response(chat(content=WHOLE), opened=True).opened
+def test_thinking_that_a_template_opened_is_kept_as_it_is():
+    lone = "I look.\n</think>\n\n\\boxed{A}"
+    for message in ({"content": lone}, {"content": lone, "reasoning_content": "I look."}):
+        assert read_response(chat(**message), opened=True) == Written(lone, cut=False, opened=True)
 
 
 @pytest.mark.parametrize("finish", ["length", "MAX_TOKENS", "model_length", "max_output_tokens"])

@@ -93,6 +93,9 @@ DIRECT, THOUGHT, LONE = "It is \\boxed{A}.", "<think>I look.</think>\\boxed{A}",
         ("optional", True, {DIRECT: 0, THOUGHT: 1, LONE: 1}),
         ("none", False, {DIRECT: 1, THOUGHT: 0, LONE: 0}),
         ("none", True, {DIRECT: 0, THOUGHT: 0, LONE: 0}),
+        ("required", None, {DIRECT: 0, THOUGHT: 1, LONE: 1}),
+        ("optional", None, {DIRECT: 1, THOUGHT: 1, LONE: 1}),
+        ("none", None, {DIRECT: 1, THOUGHT: 0, LONE: 0}),
     ],
 )
 def test_the_key_carries_the_mode_and_what_the_template_wrote(mode, opened, rewards):
@@ -105,7 +108,7 @@ def test_the_key_carries_the_mode_and_what_the_template_wrote(mode, opened, rewa
 def test_a_key_that_an_earlier_version_wrote_still_requires_thinking():
     old = '{"format_weight":0.1,"level":"1","params":{},"task":"cropped_patch","truth":"A","wrappers":[]}'
     assert compute_score("x", DIRECT, old)["score"] == 0 and compute_score("x", THOUGHT, old)["score"] == 1
-    assert compute_score("x", LONE, old)["score"] == 0 and compute_score("x", LONE, old, opened=True)["score"] == 1
+    assert Key.from_json(old) == Key("cropped_patch", "A", level="1")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -190,7 +193,7 @@ def test_most_completions_without_the_form_are_reported_at_once_with_an_example(
         ("", "it is empty"),
         (Written("<think>I look at", cut=True), "it was cut at the maximum length"),
         (THOUGHT.replace("\\boxed{A}", "A"), "it has no \\boxed{}"),
-        (LONE, "it has </think> but no <think>"),
+        (Written(LONE, cut=False, opened=False), "it has </think> but no <think>"),
         ("<think>\\boxed{A}</think>A", "it has a \\boxed{} inside the thinking"),
     ],
 )
@@ -209,7 +212,7 @@ def test_half_of_the_completions_without_the_form_is_no_warning(heldout, tmp_pat
 
 
 def test_completions_that_a_server_template_opened_are_judged_and_said(heldout, tmp_path, caplog):
-    opened = Saying(lambda truth, index: Written(f"I look.</think>\\boxed{{{truth}}}", cut=False, opened=True))
+    opened = Saying(lambda truth, index: Written(f"I look.</think>\\boxed{{{truth}}}", cut=False))
     done = evaluate(heldout(), opened, tmp_path / "out", samples=4)
     assert {answer.score for answer in done.answers} == {1.0}
     assert "4 completions have </think> but no <think>" in done.notes[0] and done.notes[0] in caplog.text

@@ -115,7 +115,9 @@ def _understand(facts: Any) -> tuple[Key, str]:
             raise ValueError("neither output and gts (verl's dumps) nor task, truth and completion")
     try:
         key = Key.from_json(text)
-        return replace(key, opened=key.opened or str(prompt).rstrip().endswith(OPENING)), completion
+        if key.opened is None and isinstance(prompt, str):
+            key = replace(key, opened=prompt.rstrip().endswith(OPENING))
+        return key, completion
     except ValueError:
         raise ValueError(reason) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ..form import OPENING, Thinking, form_fault, opens_thinking
+from ..form import CLOSING, OPENING, Thinking, form_fault, opens_thinking
 from ..reward import Key, fault_of, right_completion
 from .folder import Answer, EvaluationError
 
@@ -31,7 +31,7 @@ class Forms:
 
     def look_at(self, answer: Answer) -> None:
         """Count an answer, and warn if it is the last of the first ones."""
-        self._opened += answer.opened and OPENING not in answer.completion
+        self._opened += answer.opened is None and CLOSING in answer.completion and OPENING not in answer.completion
         if self._seen == FIRST:
             return
         self._seen += 1
@@ -54,15 +54,11 @@ class Forms:
         )
         logger.warning("%s\n%s", self._warning, REMEDY)
 
-    def notes(self, written: str | None) -> tuple[str, ...]:
-        """Sentences for the report.
-
-        Args:
-            written: what the chat template writes of a completion; None if it is not known.
-        """
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the report."""
         self.warn()
         said = [self._warning] if self._warning else []
-        if self._opened and written is None:
+        if self._opened:
             said.append(
                 f"{self._opened} completions have </think> but no <think>: the server's chat template was taken to end "
                 "the prompt with <think>, which counts as written."

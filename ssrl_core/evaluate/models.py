@@ -53,12 +53,12 @@ class Written:
     Attributes:
         text: as the model wrote it.
         cut: True if it was cut at the maximum length.
-        opened: True if the chat template ended the prompt with ``<think>``; see ``models.loading.written``.
+        opened: whether the chat template ended the prompt with ``<think>``; None if that is not known.
     """
 
     text: str
     cut: bool
-    opened: bool = False
+    opened: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

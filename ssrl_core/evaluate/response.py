@@ -49,8 +49,7 @@ def read_response(text: str, *, opened: bool | None = None) -> Written | Failed:
 
     Args:
         text: the body.
-        opened: whether the model's chat template ends the prompt with ``<think>``. If None, it is taken for so where
-            the completion has ``</think>`` alone.
+        opened: whether the model's chat template ends the prompt with ``<think>``; None if that is not known.
     """
     try:
         body = json.loads(text)
@@ -83,8 +82,6 @@ def read_response(text: str, *, opened: bool | None = None) -> Written | Failed:
     if not completion and not cut and (message.get("content") is None or message.get("tool_calls")):
         called = "a tool call" if message.get("tool_calls") or message.get("function_call") else "no content"
         return Failed(f"an answer that is no text: {called} (finish_reason {ending!r})")
-    if opened is None:
-        opened = CLOSING in completion and OPENING not in completion
     return Written(completion, cut, opened=opened)
 
 

@@ -78,7 +78,7 @@ def evaluate(
                     forms.look_at(answer)
                 done += 1
                 on_progress(done, len(missing))
-        return Evaluation(answers_of(folder), failed, forms.notes(written))
+        return Evaluation(answers_of(folder), failed, forms.notes())
 
 
 def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterator[Numbered]:
