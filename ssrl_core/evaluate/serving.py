@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..mix import Mix
+from ..models.loading import check_folder, load_processor, written
 from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits, reason
-from ..models.loading import check_folder, load_processor, written
 from .endpoint import Endpoint
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written, version
