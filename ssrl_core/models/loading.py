@@ -33,7 +33,7 @@ def load_processor(path: str, *, only_local: bool = False) -> Any:
     from transformers import AutoProcessor
 
     check_folder(path, weights=False)
-    processor: Any = _loaded(AutoProcessor, path, "the processor", local_files_only=only_local)
+    processor: Any = _loaded(AutoProcessor, path, "the processor", **({"local_files_only": True} if only_local else {}))
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise ModelError(f"model {path}: its processor takes no images: this is no vision-language model")
