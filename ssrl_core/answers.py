@@ -37,6 +37,7 @@ def match_text(answer: str, truth: str) -> float:
 _LETTER = re.compile(
     r"(?:(?:the )?(?:correct |final )?(?:answer|choice|option)(?: is)?[ :]+)?[(\[]?([a-z])[)\]]?(?![a-z])"
 )
+_HYPHEN = re.compile(r"(?<=[a-z])-(?=[a-z])")
 _REMARK = re.compile(r"(?:[.:]\s*|(?<=[)\]])\s+)[a-z]{2,}(?:[ -]+[a-z]{2,})*")
 _HEDGE = re.compile(r"\b(?:all|and|any|both|but|either|else|maybe|neither|no|none|not|or|perhaps|possibly|unless)\b")
 
@@ -62,7 +63,8 @@ def match_choice(answer: str, truth: str, *, options: Sequence[str] | None = Non
     if options is None:
         return float(bool(_REMARK.fullmatch(text, found.end())) and not _HEDGE.search(rest))
     own = options[ord(found[1]) - ord("a") :][:1]
-    return match_text(rest.lstrip(" .:,)-→"), own[0]) if own else 0.0
+    said = re.sub(r"^(?:[.:,)→]|-\s)\s*", "", rest)
+    return match_text(_HYPHEN.sub(" ", said), _HYPHEN.sub(" ", own[0].casefold())) if own else 0.0
 
 
 _SEPARATOR = re.compile(r"\s*(?:[-,;:>→、·•]|\s)\s*(?:(?:and|then)\s+)?")

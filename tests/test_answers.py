@@ -192,6 +192,12 @@ def test_a_set_of_letters_is_not_an_answer(answer):
     assert match_choice(answer, "B", options=["left", "front", "back", "right"]) == 0.0
 
 
+def test_the_text_of_an_option_keeps_its_sign_and_not_its_hyphen():
+    assert match_choice("B. Front right", "B", options=["back", "front-right"]) == 1.0
+    assert match_choice("B. -1", "B", options=["1", "-1"]) == match_choice("B - 1", "B", options=["-1", "1"]) == 1.0
+    assert match_choice("B. 1", "B", options=["1", "-1"]) == match_choice("B. -1", "B", options=["-1", "1"]) == 0.0
+
+
 def test_an_article_is_not_the_letter_a():
     assert match_choice("a red one", "A") == 0.0
     assert match_choice("A. a red one", "A", options=["a red one", "a blue one"]) == 1.0
