@@ -88,7 +88,7 @@ def read_response(text: str, *, opened: bool | None = None) -> Written | Failed:
 def _error(error: Any) -> Failed:
     """An error inside a response with status 200. Asked again unless its code says that this is useless."""
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
-    status = int(code) if re.fullmatch(r"[1-9]\d\d", str(code), re.ASCII) else 0
+    status = int(str(code)) if re.fullmatch(r"[1-9]\d\d", str(code), re.ASCII) else 0
     useless = 400 <= status < 500 and status not in (408, 409, 429)
     named = f" {status}" if status else ""
     return Failed(f"an error{named} in a response with status 200: {words_of(error)}", again=not useless)

@@ -20,12 +20,13 @@ class ModelError(SSRLError):
     """A model is missing, damaged, or not a vision-language model with a chat template."""
 
 
-def load_processor(path: str, *, only_local: bool = False) -> Any:
+def load_processor(path: str, *, only_local: bool = False, trust_remote_code: bool = False) -> Any:
     """The processor of a model, with a chat template.
 
     Args:
         path: a local folder, or a name on the Hugging Face hub.
         only_local: do not download anything.
+        trust_remote_code: allow a processor that is code in the model's folder.
 
     Raises:
         ModelError: there is no processor; or it has no chat template, or one that fails.
@@ -33,7 +34,9 @@ def load_processor(path: str, *, only_local: bool = False) -> Any:
     from transformers import AutoProcessor
 
     check_folder(path, weights=False)
-    processor: Any = _loaded(AutoProcessor, path, "the processor", **({"local_files_only": True} if only_local else {}))
+    settings = {"local_files_only": only_local, "trust_remote_code": trust_remote_code}
+    given = {name: True for name, wanted in settings.items() if wanted}
+    processor: Any = _loaded(AutoProcessor, path, "the processor", **given)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise ModelError(f"model {path}: its processor takes no images: this is no vision-language model")

@@ -115,7 +115,8 @@ def check_model(stage: Stage, config: Mapping[str, Any]) -> Any:
         logger.warning("%s = %s: no such folder; verl will look for a model of this name on the hub", key, name)
     try:
         check_folder(name)
-        processor = load_processor(model.get("tokenizer_path") or name, only_local=True)
+        trusted = bool(model.get("trust_remote_code"))
+        processor = load_processor(model.get("tokenizer_path") or name, only_local=True, trust_remote_code=trusted)
     except ModelError as err:
         if path.is_dir():
             raise RecipeError(f"{key}: {err}") from err

@@ -48,9 +48,13 @@ def turn_of(template: Any, settings: Mapping[str, Any] | None = None) -> Turn:
         return str(text)
 
     _, found, end = rendered([user, said], generation=False).rpartition(mark)
-    if not found:
-        raise ModelError("the chat template leaves out what the assistant says, so a cold start could not teach it")
-    return Turn(rendered([user], generation=True).removeprefix(rendered([user], generation=False)), begun, end)
+    asked, whole = rendered([user], generation=False), rendered([user], generation=True)
+    if not found or not whole.startswith(asked):
+        raise ModelError(
+            "a cold start cannot use the model's chat template: it leaves out what the assistant says, or shows the "
+            "user's message in another way when a completion follows. Set another one in model.custom_chat_template"
+        )
+    return Turn(whole.removeprefix(asked), begun, end)
 
 
 def check_form(
