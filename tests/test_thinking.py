@@ -64,7 +64,7 @@ def test_the_instruction_follows_the_mode_and_the_default_has_not_changed(write_
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("thinking: no", r"thinking: False: Input should be 'required', 'optional' or 'none'$"),
+        ("thinking: false", r"thinking: False: Input should be 'required', 'optional' or 'none'$"),
         ("thinking: never", r"thinking: 'never': Input should be"),
         ("thinking: none\ninstruction: Use <think>.", r"instruction: 'Use <think>\.'.*asks for thinking"),
     ],
