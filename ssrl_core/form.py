@@ -47,6 +47,11 @@ def opens_thinking(written: str) -> bool:
     return OPENING in written and CLOSING not in written
 
 
+def looks_opened(completion: str) -> bool:
+    """Whether a completion ends its thinking but does not begin it, as after a prompt that ends with ``<think>``."""
+    return CLOSING in completion and OPENING not in completion
+
+
 def extract_answer(completion: str, *, thinking: Thinking = "required") -> str | None:
     r"""The text in the box, stripped; None if the completion does not have the required form.
 

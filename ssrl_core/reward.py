@@ -25,6 +25,7 @@ from .form import (
     Thinking,
     extract_answer,
     form_fault,
+    looks_opened,
     opens_thinking,
     verdict,
 )
@@ -151,9 +152,7 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
 
 def judged(key: Key, completion: str) -> str:
     """The text whose form counts: the completion, after the ``<think>`` with which the template ended the prompt."""
-    opened = key.opened
-    if opened is None:
-        opened = CLOSING in completion and OPENING not in completion
+    opened = looks_opened(completion) if key.opened is None else key.opened
     return OPENING + completion if opened and not completion.lstrip().startswith(OPENING) else completion
 
 

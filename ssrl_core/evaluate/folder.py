@@ -55,7 +55,7 @@ class Answer:
     wrappers: tuple[str, ...]
     format_weight: float
     thinking: str
-    opened: bool | None
+    opened: bool
     chance: float
     recipe: str
     prompt: str

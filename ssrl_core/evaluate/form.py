@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ..form import CLOSING, OPENING, Thinking, form_fault, opens_thinking
+from ..form import OPENING, Thinking, form_fault, opens_thinking
 from ..reward import Key, fault_of, right_completion
 from .folder import Answer, EvaluationError
 
@@ -21,17 +21,22 @@ REMEDY = (
 
 
 class Forms:
-    """Looks at the completions as they come."""
+    """Looks at the completions as they come.
 
-    def __init__(self, thinking: Thinking) -> None:
-        self._thinking = thinking
+    Args:
+        thinking: the mode of the mix.
+        known: whether it is known what the chat template writes of a completion.
+    """
+
+    def __init__(self, thinking: Thinking, *, known: bool) -> None:
+        self._thinking, self._known = thinking, known
         self._seen = self._opened = 0
         self._faults: Counter[str] = Counter()
         self._example = self._warning = ""
 
     def look_at(self, answer: Answer) -> None:
         """Count an answer, and warn if it is the last of the first ones."""
-        self._opened += answer.opened is None and CLOSING in answer.completion and OPENING not in answer.completion
+        self._opened += answer.opened and OPENING not in answer.completion
         if self._seen == FIRST:
             return
         self._seen += 1
@@ -58,7 +63,7 @@ class Forms:
         """Sentences for the report."""
         self.warn()
         said = [self._warning] if self._warning else []
-        if self._opened:
+        if self._opened and not self._known:
             said.append(
                 f"{self._opened} completions have </think> but no <think>: the server's chat template was taken to end "
                 "the prompt with <think>, which counts as written."

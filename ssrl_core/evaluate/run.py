@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PluginFailed, SourceError
+from ..form import looks_opened
 from ..mix import Mix
 from ..reward import Key, score
 from .folder import Answer, EvaluationError, answers_of, continued, plan_of
@@ -64,7 +65,7 @@ def evaluate(
     if written:
         check_template(mix.config.thinking, written)
     failed: Counter[str] = Counter()
-    forms = Forms(mix.config.thinking)
+    forms = Forms(mix.config.thinking, known=written is not None)
     with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (keep, answers):
         known = {answer.index for answer in answers}
         missing = [index for index in range(samples) if index not in known]
@@ -92,12 +93,9 @@ def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterato
 
 def _judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
     index, example = numbered
-    key = Key.of(
-        example,
-        format_weight=mix.config.format_weight,
-        thinking=mix.config.thinking,
-        opened=written.opened,
-    )
+    opened = looks_opened(written.text) if written.opened is None else written.opened
+    config = mix.config
+    key = Key.of(example, format_weight=config.format_weight, thinking=config.thinking, opened=opened)
     verdict: dict[str, Any] = score(key, written.text)
     return Answer(
         index=index,
