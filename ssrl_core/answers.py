@@ -1,86 +1,32 @@
-r"""Scorers: they extract the answer from a completion and compare it with the truth.
+"""Scorers: they compare the answer of a completion with the truth.
 
-The completion format is that of Spatial-SSRL (arXiv 2510.27606): reasoning in ``<think> </think>``, then the answer
-once in ``\boxed{}``. Extraction is strict, so that a completion without reasoning earns nothing. Comparison ignores
-decoration, so that punctuation does not make a right answer wrong. All functions take time linear in their input.
+Comparison ignores decoration, so that punctuation does not make a right answer wrong; a list of candidates is never
+right. All functions take time linear in their input. ``form`` says how the answer is extracted from a completion.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import islice
+from collections.abc import Sequence
 from itertools import permutations as orders
 
-from .types import Verdict
+from .form import COMPLETION, FORMAT_WEIGHT, INSTRUCTION, LONGEST_ANSWER, extract_answer, normalize, verdict
 
-FORMAT_WEIGHT = 0.1
-"""Default share of the reward for the format; the rest is for accuracy (paper, section on rewards)."""
-
-INSTRUCTION = "Think first, inside <think> </think>. Then give only the final answer, once, inside \\boxed{ }."
-"""Appended to every prompt, unless the mix sets its own ``instruction``."""
-
-COMPLETION = "<think>I look at the picture.</think>\\boxed{{{truth}}}"
-"""Default completion of a cold start, formatted with ``truth`` by ``str.format``."""
-
-_BOX = re.compile(r"\\boxed\s*\{")
-_LONGEST_ANSWER = 256
-
-
-def extract_answer(completion: str) -> str | None:
-    r"""The text in the box, stripped; None if the completion does not have the required form.
-
-    Required: after white space it begins with ``<think>``; it has exactly one ``<think>``, one ``</think>`` and text
-    between them; it has exactly one ``\boxed{...}``, which stands after ``</think>``, has balanced braces and contains
-    a letter or digit.
-    """
-    text = completion.lstrip()
-    boxes = [match.span() for match in islice(_BOX.finditer(text), 2)]
-    if text.count("<think>") != 1 or text.count("</think>") != 1 or len(boxes) != 1:
-        return None
-    end = text.find("</think>")
-    if not text.startswith("<think>") or not text[len("<think>") : max(end, 0)].strip():
-        return None
-    opening, start = boxes[0]
-    if opening < end:
-        return None
-    depth = 1
-    for at in range(start, min(len(text), start + _LONGEST_ANSWER + 1)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            answer = text[start:at].strip()
-            return answer if any(map(str.isalnum, normalize(answer))) else None
-    return None
-
-
-def verdict(answer: str | None, value: float, *, format_weight: float) -> Verdict:
-    """The verdict on an answer whose verifier returned ``value``; ``answer`` is None if the completion has none."""
-    if answer is None:
-        return Verdict(score=0.0, acc=0.0, format=0.0, pred="")
-    return Verdict(score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer)
-
-
-_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|boldsymbol|rm)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\[,;: ]|\\q?quad\b|~")
-_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
-
-
-def normalize(answer: str) -> str:
-    r"""The answer in lower case without ``\text{}``, ``$``, ``*``, quotes, brackets around it and the final dot."""
-    if len(answer) > _LONGEST_ANSWER:
-        return answer
-    if answer.isascii() and answer.replace("-", "").isalnum():  # as most answers are: nothing to remove
-        return answer.casefold()
-    text = _SPACING.sub(" ", answer.translate(_DASHES)).replace("\\rightarrow", "→").replace("\\to", "→").casefold()
-    before = None
-    while text != before:
-        before = text
-        text = _WRAPPER.sub(r"\1", text)
-        for opening, closing in (("\\(", "\\)"), ("\\{", "\\}"), ("\\[", "\\]")):
-            text = text.removeprefix(opening).removesuffix(closing)
-        text = text.strip().strip("$*`'\"").rstrip(".").strip()
-        if len(text) >= 2 and text[0] + text[-1] in {"()", "[]", "{}"}:
-            text = text[1:-1]
-    return text
+__all__ = [
+    "COMPLETION",
+    "FORMAT_WEIGHT",
+    "INSTRUCTION",
+    "extract_answer",
+    "match_choice",
+    "match_sequence",
+    "match_text",
+    "normalize",
+    "parse_sequence",
+    "permutations",
+    "share_in_place",
+    "split_answer",
+    "verdict",
+]
 
 
 def match_text(answer: str, truth: str) -> float:
@@ -88,20 +34,55 @@ def match_text(answer: str, truth: str) -> float:
     return float(normalize(answer).split() == normalize(truth).split())
 
 
-def match_choice(answer: str, truth: str) -> float:
-    """1.0 if the answer is the letter of the truth, else 0.0. ``b``, ``(B)``, ``B.`` and ``B)`` are ``B``."""
-    return float(normalize(answer).rstrip(":)").strip() == normalize(truth))
+_LETTER = re.compile(
+    r"(?:(?:the )?(?:correct |final )?(?:answer|choice|option)(?: is)?[ :]+)?[(\[]?([a-z])[)\]]?(?![a-z])"
+)
+_HYPHEN = re.compile(r"(?<=[a-z])-(?=[a-z])")
+_REMARK = re.compile(r"(?:[.:]\s*|(?<=[)\]])\s+)[a-z]{2,}(?:[ -]+[a-z]{2,})*")
+_HEDGE = re.compile(r"\b(?:all|and|any|both|but|either|else|maybe|neither|no|none|not|or|perhaps|possibly|unless)\b")
 
 
-_SEPARATOR = re.compile(r"\s*(?:-|,|;|>|→|\s)\s*")
+def match_choice(answer: str, truth: str, *, options: Sequence[str] | None = None) -> float:
+    """1.0 if the answer is the letter of the truth, else 0.0. ``b``, ``(B)``, ``B.``, ``Option B`` are ``B``.
+
+    The text of the letter's own option may follow: ``B. to the right``.
+
+    Args:
+        answer: from a completion.
+        truth: a capital letter.
+        options: texts of the options, that of ``A`` first. If None, a few words may follow the letter after a dot, a
+            colon or a bracket; they must neither name another letter nor hedge (``or``, ``not``, ``maybe``, ...).
+    """
+    text = normalize(answer)
+    found = _LETTER.match(text) if len(text) <= LONGEST_ANSWER else None
+    if not found or found[1] != normalize(truth):
+        return 0.0
+    rest = text[found.end() :].rstrip(":)").strip()
+    if not rest:
+        return 1.0
+    if options is None:
+        return float(bool(_REMARK.fullmatch(text, found.end())) and not _HEDGE.search(rest))
+    own = options[ord(found[1]) - ord("a") :][:1]
+    said = re.sub(r"^(?:[.:,)→]|-\s)\s*", "", rest)
+    return match_text(_HYPHEN.sub(" ", said), _HYPHEN.sub(" ", own[0].casefold())) if own else 0.0
+
+
+_SEPARATOR = re.compile(r"\s*(?:[-,;:>→、·•]|\s)\s*(?:(?:and|then)\s+)?")
+
+
+def split_answer(answer: str) -> list[str]:
+    """The parts of an answer, normalized: ``3-vertical``, ``3, Vertical`` and ``(3) → vertical`` have the same two.
+
+    Empty for a text that is longer than any answer.
+    """
+    text = normalize(answer)
+    return [normalize(part).strip("()[]") for part in _SEPARATOR.split(text)] if len(text) <= LONGEST_ANSWER else []
 
 
 def parse_sequence(answer: str) -> list[int] | None:
-    """The integers in ``2-4-1-3``, ``2, 4, 1, 3``, ``2 4 1 3`` or ``2 > 4 > 1 > 3``; None for any other text."""
-    if len(answer) > _LONGEST_ANSWER:
-        return None
-    parts = _SEPARATOR.split(normalize(answer))
-    if not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+    """The integers in ``2-4-1-3``, ``2, 4, 1, 3``, ``2 4 1 3`` or ``2 -> 4 -> 1 -> 3``; None for any other text."""
+    parts = split_answer(answer)
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
         return None
     return [int(part) for part in parts]
 

@@ -1,7 +1,7 @@
 """From a completion to its reward: the only code that scores completions.
 
 Training (``compute_score``), ``ssrl score``, ``ssrl eval`` and the conformance kit all call ``score_all``. It extracts
-the answer (``answers``), lets the task's verifier score it, and adds the share for the format.
+the answer (``form``), lets the task's verifier score it, and adds the share for the format.
 """
 
 from __future__ import annotations
@@ -15,8 +15,20 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from .answers import FORMAT_WEIGHT, extract_answer, verdict
 from .errors import PluginFailed
+from .form import (
+    CLOSING,
+    COMPLETION,
+    DIRECT,
+    FORMAT_WEIGHT,
+    OPENING,
+    Thinking,
+    extract_answer,
+    form_fault,
+    looks_opened,
+    opens_thinking,
+    verdict,
+)
 from .plugins import load_task
 from .sample import Example
 
@@ -41,12 +53,22 @@ class Key:
     params: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     format_weight: Annotated[float, Field(ge=0, lt=1)] = FORMAT_WEIGHT
+    thinking: Thinking = "required"
+    opened: bool | None = None
 
     @classmethod
-    def of(cls, example: Example, *, format_weight: float) -> Key:
-        """The key of an example from a mix with this ``format_weight``."""
+    def of(
+        cls, example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool | None = None
+    ) -> Key:
+        """The key of an example from a mix with this ``format_weight`` and mode of ``thinking``.
+
+        Args:
+            opened: whether the model's chat template ends the prompt with ``<think>``. If None, it is not known, and
+                taken for so where a completion has ``</think>`` alone.
+        """
         recipe, sample = example.recipe, example.sample
-        return cls(recipe.task, sample.truth, recipe.level, dict(sample.params), recipe.wrappers, format_weight)
+        params = dict(sample.params)
+        return cls(recipe.task, sample.truth, recipe.level, params, recipe.wrappers, format_weight, thinking, opened)
 
     def to_json(self) -> str:
         """The key as one line of JSON with sorted keys."""
@@ -58,9 +80,14 @@ class Key:
         return _adapter().validate_json(text)
 
 
-def columns(example: Example, *, format_weight: float) -> dict[str, Any]:
-    """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``."""
-    key = Key.of(example, format_weight=format_weight)
+def columns(
+    example: Example, *, format_weight: float, thinking: Thinking = "required", opened: bool | None = None
+) -> dict[str, Any]:
+    """The columns of verl's row of an example that ``compute_score`` reads: ``data_source`` and ``reward_model``.
+
+    See ``Key.of`` for the arguments.
+    """
+    key = Key.of(example, format_weight=format_weight, thinking=thinking, opened=opened)
     return {
         "data_source": f"{key.task}@{key.level}",
         "reward_model": {"style": "rule", "ground_truth": key.to_json()},
@@ -107,7 +134,7 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
         A dictionary per completion, always with the same keys: ``score`` in [0, 1]; ``acc``, ``format`` and ``error``
         (0.0 or 1.0); and ``pred``, the extracted answer.
     """
-    answers = [extract_answer(completion) for _, completion in cases]
+    answers = [extract_answer(judged(key, completion), thinking=key.thinking) for key, completion in cases]
     by_task: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True)):
         if answer is not None:
@@ -121,6 +148,32 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
         _facts(key, answer, values.get(number, 0.0))
         for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True))
     ]
+
+
+def judged(key: Key, completion: str) -> str:
+    """The text whose form counts: the completion, after the ``<think>`` with which the template ended the prompt."""
+    opened = looks_opened(completion) if key.opened is None else key.opened
+    return OPENING + completion if opened and not completion.lstrip().startswith(OPENING) else completion
+
+
+def fault_of(key: Key, completion: str) -> str:
+    """Why the form of a completion earns nothing, as a constant phrase; empty if the form is right."""
+    return form_fault(judged(key, completion), thinking=key.thinking)
+
+
+def right_completion(truth: str, *, thinking: Thinking, written: str = "", template: str | None = None) -> str:
+    """A completion with the right answer, as a cold start teaches it.
+
+    Args:
+        truth: the right answer.
+        thinking: the mode of the mix.
+        written: what the chat template has written of the completion already; see ``models.loading.written``.
+        template: text to format with ``truth``. By default it thinks, unless ``thinking`` is ``"none"`` or the chat
+            template has ended the thinking.
+    """
+    direct = thinking == "none" or CLOSING in written
+    text = (template or (DIRECT if direct else COMPLETION)).format(truth=truth)
+    return text.lstrip().removeprefix(OPENING) if opens_thinking(written) else text
 
 
 def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[str, float | str]:

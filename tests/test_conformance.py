@@ -69,7 +69,7 @@ def test_a_heavy_import_is_found(faults):
 
 def test_a_reward_for_an_empty_answer_is_found(faults, monkeypatch):
     # A published reward takes the last box at any position.
-    monkeypatch.setattr(reward, "extract_answer", lambda text: text.rpartition("\\boxed{")[2].rstrip("}") or None)
+    monkeypatch.setattr(reward, "extract_answer", lambda text, **_: text.rpartition("\\boxed{")[2].rstrip("}") or None)
     assert failures("sound", "hacking.malformed")
 
 

@@ -15,6 +15,7 @@ from ..evaluate.endpoint import Endpoint
 from ..evaluate.folder import LOG
 from ..evaluate.models import Model
 from ..evaluate.serving import Served, command_for
+from ..form import Thinking
 from ..mix import SplitName, load_mix
 from .terminal import AsJson, counted, progress_bar, show, table
 
@@ -34,11 +35,11 @@ def row_name(row: Mapping[str, Any]) -> str:
     return str(row["task"]) if row["task"] == ALL else f"{row['task']}@{row['level']}"
 
 
-def _body(text: str) -> dict[str, Any]:
+def _object(option: str, text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as err:
-        raise EvaluationError(f"--body {text!r}: not a JSON object ({err})") from err
+        raise EvaluationError(f"{option} {text!r}: not a JSON object ({err})") from err
 
 
 def command(
@@ -58,6 +59,9 @@ def command(
     ] = None,
     split: Annotated[SplitName, typer.Option(help="The split to evaluate on.")] = "heldout",
     trained_on: Annotated[list[Path] | None, typer.Option(help="A mix that the model was trained on.")] = None,
+    thinking: Annotated[
+        Thinking | None, typer.Option(help="Whether completions must think; the mix's own mode by default.")
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0: the most likely token.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a completion in tokens.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling of completions.")] = 0,
@@ -66,36 +70,42 @@ def command(
     retries: Annotated[int, typer.Option(min=0, help="endpoint: maximum number of retries of a request.")] = 6,
     timeout: Annotated[float, typer.Option(min=1, help="endpoint: time limit of a request in seconds.")] = 600.0,
     body: Annotated[str, typer.Option(help="endpoint: extra JSON merged into each request body.")] = "{}",
+    template: Annotated[
+        str, typer.Option(help="transformers, vllm: arguments of the model's chat template, as JSON.")
+    ] = "{}",
     as_json: AsJson = False,
 ) -> None:
-    loaded = load_mix(mix, split=split)
+    loaded = load_mix(mix, split=split, thinking=thinking)
     notes = check_heldout(loaded, model=model, trained_on=trained_on or [])
-    folder = output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}"
+    folder = (
+        output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}{f'-{thinking}' if thinking else ''}"
+    )
+    settings = _object("--template", template)
     asked: Model
     match model, endpoint, name, engine:
         case str(), None, None, "transformers":
-            asked = Transformers(model, batch=batch)
+            asked = Transformers(model, batch=batch, template=settings)
         case str(), None, None, "vllm":
             server = command_for(loaded, model, max_tokens=max_tokens)
-            asked = Served(model, log=folder / LOG, command=server, concurrency=concurrency)
+            asked = Served(model, log=folder / LOG, command=server, concurrency=concurrency, template=settings)
         case None, str(), str(), "transformers":
             asked = Endpoint(
-                endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=_body(body)
+                endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=_object("--body", body)
             )
         case _:
             raise EvaluationError(
                 "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
             )
+    if settings and endpoint:
+        raise EvaluationError("--template: a server has its own; try --body '{\"chat_template_kwargs\": {...}}'")
     sampling = Sampling(temperature, max_tokens, seed)
     with progress_bar() as on_progress:
         evaluation = evaluate(loaded, asked, folder, samples=samples, sampling=sampling, on_progress=on_progress)
-    if not evaluation.answers:
-        raise EvaluationError(f"no sample was answered: {next(iter(evaluation.failed))}")
-    summary = finish(folder, evaluation, notes=notes)
-    show(summary, as_text, as_json=as_json)
-    sys.stderr.write(f"report: {folder}/report.html\n")
-    if summary["failed"]:
-        sys.stderr.write(
-            f"ssrl: samples without an answer; the same command retries them: {counted(summary['failed'])}\n"
-        )
+    if evaluation.answers:
+        show(finish(folder, evaluation, notes=notes), as_text, as_json=as_json)
+        sys.stderr.write(f"report: {folder}/report.html\n")
+    if evaluation.failed:
+        which = "samples without an answer" if evaluation.answers else "no sample was answered"
+        failed = counted(dict(evaluation.failed.most_common()))
+        sys.stderr.write(f"ssrl: {which}; the same command retries them: {failed}\n")
         raise typer.Exit(1)

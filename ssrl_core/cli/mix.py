@@ -20,6 +20,7 @@ from ..errors import SSRLError
 from ..mix.file import MixConfig, Where, read_mix
 from ..mix.schedule import SplitName, Stage, Turns, stages
 from ..mix.tasks import BoundTask, bind_task
+from ..models.loading import ModelError, load_processor
 from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..sample import Example
 from .terminal import AsJson, counted, progress_bar, show, table
@@ -142,15 +143,13 @@ def _trial(bound: BoundTask, level: str, *, trials: int, count_tokens: CountToke
 
 def _counter(model: str) -> tuple[CountTokens, str]:
     """A function that counts the tokens of a prompt for a model, and the words that say how."""
-    from transformers import AutoProcessor
-
     try:
-        processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as err:
+        processor = load_processor(model)
+    except ModelError:
         is_path = Path(model).exists() or model.startswith((".", "/", "~"))
         family = None if is_path else family_of(model)
         if family is None:
-            raise SSRLError(f"--model {model}: {str(err).splitlines()[0]}") from err
+            raise
         return partial(estimate_tokens, family=family), f"estimated for {family.name}: the processor cannot be loaded"
     return lambda example: len(token_ids(processor, example)), "counted with the model"
 

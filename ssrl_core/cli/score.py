@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ import typer
 
 from ..errors import SSRLError
 from ..files import written_whole
+from ..form import OPENING, Thinking
 from ..reward import Key, score_all
 from .terminal import AsJson, show, table
 
@@ -26,13 +28,14 @@ SAME = 1e-6
 _MEANS = ("score", "acc", "format")
 
 
-def rescore(paths: Sequence[Path], *, output: Path | None = None) -> dict[str, Any]:
+def rescore(paths: Sequence[Path], *, output: Path | None = None, thinking: Thinking | None = None) -> dict[str, Any]:
     """The rewards of saved rollouts under the verifiers that are installed now, summed up by task and level.
 
     Args:
         paths: JSONL files: verl's dumps (``trainer.rollout_data_dir``, ``trainer.validation_data_dir``), or lines with
             ``task``, ``truth``, ``completion`` and optionally ``params``, ``level``, ``wrappers``, ``format_weight``
-            and the saved ``score``.
+            ``thinking``, ``opened`` and the saved ``score``.
+        thinking: judge by this mode instead of the saved one; None keeps it.
         output: file for the lines with their new scores; None writes nothing.
 
     Returns:
@@ -48,7 +51,7 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None) -> dict[str, A
     skipped: Counter[str] = Counter()
     try:
         with written_whole(output) if output else nullcontext() as file:
-            rollouts = _understood(_lines(paths), skipped)
+            rollouts = _understood(_lines(paths), skipped, thinking=thinking)
             while batch := list(islice(rollouts, BATCH)):
                 rewards: Sequence[dict[str, Any]] = score_all([case for _, case in batch])
                 for (facts, (key, _)), new in zip(batch, rewards, strict=True):
@@ -82,20 +85,26 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
             yield from filter(bytes.strip, file)
 
 
-def _understood(lines: Iterable[bytes], skipped: Counter[str]) -> Iterator[tuple[dict[str, Any], tuple[Key, str]]]:
+def _understood(
+    lines: Iterable[bytes], skipped: Counter[str], *, thinking: Thinking | None
+) -> Iterator[tuple[dict[str, Any], tuple[Key, str]]]:
     """The content of each line with its key and completion. Lines without them are counted by reason."""
     for line in lines:
         try:
             facts = json.loads(line)
-            case = _understand(facts)
+            key, completion = _understand(facts)
         except ValueError as err:
             skipped[str(err) if type(err) is ValueError else "not JSON"] += 1
         else:
-            yield facts, case
+            yield facts, (replace(key, thinking=thinking) if thinking else key, completion)
 
 
 def _understand(facts: Any) -> tuple[Key, str]:
-    """The key and the completion of a saved rollout. Raises ValueError with a constant reason."""
+    """The key and the completion of a saved rollout. Raises ValueError with a constant reason.
+
+    The prompt in verl's dumps, ``input``, shows whether the chat template ended it with ``<think>``.
+    """
+    prompt = facts.get("input") if isinstance(facts, dict) else None
     match facts:
         case {"output": str() as completion, "gts": str() as text}:
             reason = "its gts is not the key that ssrl writes into reward_model.ground_truth"
@@ -105,7 +114,10 @@ def _understand(facts: Any) -> tuple[Key, str]:
         case _:
             raise ValueError("neither output and gts (verl's dumps) nor task, truth and completion")
     try:
-        return Key.from_json(text), completion
+        key = Key.from_json(text)
+        if key.opened is None and isinstance(prompt, str):
+            key = replace(key, opened=prompt.rstrip().endswith(OPENING))
+        return key, completion
     except ValueError:
         raise ValueError(reason) from None
 
@@ -123,6 +135,9 @@ def text_of_scores(facts: Mapping[str, Any]) -> str:
 def command(
     files: Annotated[list[Path], typer.Argument(help="JSONL: verl's dumps, or task, truth, params, completion.")],
     output: Annotated[Path | None, typer.Option("-o", help="File for the lines with their new scores.")] = None,
+    thinking: Annotated[
+        Thinking | None, typer.Option(help="Judge by this mode of thinking instead of the saved one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    show(rescore(files, output=output), text_of_scores, as_json=as_json)
+    show(rescore(files, output=output, thinking=thinking), text_of_scores, as_json=as_json)

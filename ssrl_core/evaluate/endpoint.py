@@ -8,16 +8,19 @@ from __future__ import annotations
 import base64
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import did_you_mean
+from ..form import opens_thinking
 from ..models.tokens import user_message
 from ..sample import Example
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written
+from .response import LONGEST_REASON, read_response, words_of
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -37,10 +40,12 @@ class Endpoint:
         url: base URL of the API, e.g. ``http://localhost:8000/v1``.
         name: name of the model on the server.
         concurrency: maximum number of concurrent requests, at least 1.
-        retries: maximum number of retries of a request after status 408, 409, 429 or 5xx, or after no response. The
-            delay doubles up to 8 seconds unless the server sets it.
+        retries: maximum number of retries of a request after status 408, 409, 429 or 5xx, after no response, and after
+            a response with status 200 that holds such an error or is no chat completion. The delay doubles up to 8
+            seconds unless the server sets it.
         timeout: time limit of a request in seconds.
         body: extra JSON merged into each request body, e.g. ``{"top_k": 1}``.
+        written: what the chat template of the model writes of a completion; None if it is not known.
     """
 
     def __init__(
@@ -52,9 +57,11 @@ class Endpoint:
         retries: int = 6,
         timeout: float = 600.0,
         body: Mapping[str, Any] | None = None,
+        written: str | None = None,
     ) -> None:
         self._url, self._name, self._concurrency = url, name, concurrency
         self._retries, self._timeout, self._body = retries, timeout, dict(body or {})
+        self._limit, self.written = "max_tokens", written
         self.facts = {"engine": "endpoint", "model": name, "body": self._body}
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
@@ -91,11 +98,28 @@ class Endpoint:
     def _client(self) -> OpenAI:
         """A client, after one request without retries has shown that the server responds and accepts the key."""
         try:
-            from openai import APIConnectionError, APIStatusError, AuthenticationError, OpenAI, PermissionDeniedError
+            from openai import (
+                APIConnectionError,
+                APIError,
+                APIStatusError,
+                AuthenticationError,
+                OpenAI,
+                PermissionDeniedError,
+            )
         except ImportError as err:
             raise EvaluationError("an endpoint needs the openai package: pip install 'ssrl-core[eval]'") from err
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        client = OpenAI(base_url=self._url, api_key=key, max_retries=self._retries, timeout=self._timeout)
+        key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
+        if not (key.isascii() and key.isprintable()):
+            raise EvaluationError("OPENAI_API_KEY has characters that a request cannot carry: copy the key again")
+        try:
+            client = OpenAI(base_url=self._url, api_key=key, max_retries=self._retries, timeout=self._timeout)
+        except Exception as err:  # of many kinds: the address, or a proxy or certificates from environment variables
+            named = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+            given = [name for name in named if os.environ.get(name) or os.environ.get(name.lower())]
+            raise EvaluationError(
+                f"no connection to {self._url} can be made: {err}. Check the address, and the environment variables "
+                f"{', '.join(given or named)}"
+            ) from err
         try:
             client.with_options(max_retries=0, timeout=30).models.list()
         except APIConnectionError as err:
@@ -109,7 +133,7 @@ class Endpoint:
             ) from err
         except APIStatusError:
             pass  # not every server lists its models
-        except _ODD as err:
+        except (APIError, *_ODD) as err:
             raise EvaluationError(
                 f"{self._url}: this is no server of chat completions ({type(err).__name__}: {err}). "
                 "Is the address right? It usually ends in /v1"
@@ -125,24 +149,41 @@ class Endpoint:
             "model": self._name,
             "messages": [message],
             "temperature": sampling.temperature,
-            "max_tokens": sampling.max_tokens,
             "seed": seed,
+            self._limit: sampling.max_tokens,
             "extra_body": self._body,
         }
 
-    def _ask(self, client: OpenAI, request: Mapping[str, Any]) -> Written | Failed:
-        from openai import APIConnectionError, APIError, AuthenticationError, NotFoundError, PermissionDeniedError
+    def _ask(self, client: OpenAI, request: dict[str, Any]) -> Written | Failed:
+        """The outcome of a request. A response that fails inside is asked for again, as the client does by status."""
+        for tried in range(self._retries + 1):
+            outcome = self._ask_once(client, request)
+            if not (isinstance(outcome, Failed) and outcome.again and tried < self._retries):
+                break
+            time.sleep(min(0.5 * 2**tried, 8.0))
+        return outcome
+
+    def _ask_once(self, client: OpenAI, request: dict[str, Any]) -> Written | Failed:
+        from openai import APIConnectionError, APIError, APIStatusError, AuthenticationError, NotFoundError
 
         try:
-            return _written(client.chat.completions.create(**request).choices[0])
-        except (AuthenticationError, PermissionDeniedError, NotFoundError) as err:
+            response = client.chat.completions.with_raw_response.create(**request)
+            opened = None if self.written is None else opens_thinking(self.written)
+            return read_response(response.text, opened=opened)
+        except (AuthenticationError, NotFoundError) as err:
             raise EvaluationError(self._refused(client, err)) from err
+        except APIStatusError as err:
+            said, other = words_of(err.body), "max_completion_tokens"
+            if err.status_code == 400 and other in said and other not in request:  # as OpenAI's reasoning models
+                self._limit, request[other] = other, request.pop("max_tokens")
+                return self._ask_once(client, request)
+            later = err.response.headers.get("retry-after")
+            wait = f" (retry-after: {later})" if later else ""
+            return Failed(f"{type(err).__name__} {err.status_code}{wait}: {said or 'the server gives no reason'}")
         except APIConnectionError as err:
-            return Failed(f"{type(err).__name__}: {err.__cause__ or err}"[:200])
-        except APIError as err:
-            return Failed(f"{type(err).__name__}: {err}"[:200])
-        except _ODD as err:
-            return Failed(f"an answer that is no chat completion: {type(err).__name__}: {err}"[:200])
+            return Failed(f"{type(err).__name__}: {err.__cause__ or err}"[:LONGEST_REASON])
+        except (APIError, *_ODD) as err:
+            return Failed(f"an answer that is no chat completion: {type(err).__name__}: {err}"[:LONGEST_REASON])
 
     def _refused(self, client: OpenAI, err: Any) -> str:
         from openai import APIError
@@ -152,14 +193,7 @@ class Endpoint:
         except APIError:
             names = []
         known = f" It has {', '.join(names[:10])}.{did_you_mean(self._name, names)}" if names else ""
-        return f"{self._url}: {err} (model {self._name!r}).{known}"
-
-
-def _written(choice: Any) -> Written:
-    # Some servers move the thinking out of the text. The required format includes it.
-    thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-    text = choice.message.content or ""
-    return Written(f"<think>{thinking}</think>{text}" if thinking else text, cut=choice.finish_reason == "length")
+        return f"{self._url}: {err.status_code}: {words_of(err.body)} (model {self._name!r}).{known}"
 
 
 def _png_url(image: Image.Image) -> str:

@@ -11,11 +11,11 @@ A process that is killed loses only the answers that it is waiting for. An incom
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import SSRLError
 from ..mix import Mix
@@ -25,7 +25,7 @@ ANSWERS, SUMMARY, REPORT = "answers.jsonl", "summary.json", "report.html"
 LOG = "server.log"
 """Log file of a server that is started for the evaluation."""
 
-FORMAT = 1
+FORMAT = 2
 """Format version of an evaluation; incremented with every change of the content of its files."""
 
 
@@ -39,7 +39,7 @@ class Answer:
 
     Attributes:
         index: index of the sample in the mix.
-        task, level, truth, params, wrappers, format_weight: see ``ssrl_core.reward.Key``.
+        task, level, truth, params, wrappers, format_weight, thinking, opened: see ``ssrl_core.reward.Key``.
         chance: expected accuracy of a blind guess at this level, in [0, 1].
         recipe: the recipe of the sample as JSON.
         prompt, completion: input and output of the model.
@@ -54,6 +54,8 @@ class Answer:
     params: Mapping[str, Any]
     wrappers: tuple[str, ...]
     format_weight: float
+    thinking: str
+    opened: bool
     chance: float
     recipe: str
     prompt: str
@@ -90,22 +92,36 @@ def plan_of(mix: Mix, model: Mapping[str, Any], sampling: Mapping[str, Any]) -> 
 
 
 @contextmanager
-def continued(path: Path, plan: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], list[Answer]]]:
-    """The file to append answers to, and the answers that exist already. Locks the folder.
+def continued(path: Path, plan: Mapping[str, Any]) -> Iterator[tuple[Callable[[Answer], None], list[Answer]]]:
+    """A function that keeps an answer, and the answers that exist already. Locks the folder.
 
     Raises:
         EvaluationError: the folder contains another evaluation or other files, is in use, or cannot be written.
     """
     folder = folder_of(path)
     folder.refuse_others()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with folder.locked(), open(path / ANSWERS, "a+b") as file:
+    with ExitStack() as stack:
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder.locked())
+            file = stack.enter_context(open(path / ANSWERS, "a+b"))
             folder.settle(plan, started=(path / ANSWERS).stat().st_size > 0)
             file.seek(0)
             whole = file.read().rfind(b"\n") + 1
             file.truncate(whole)  # a process that was killed may have left an incomplete line
-            yield file, answers_of(path)
+
+        def keep(answer: Answer) -> None:
+            with _writing(path):
+                file.write(answer.to_json().encode(errors="replace") + b"\n")
+                file.flush()
+
+        yield keep, answers_of(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as err:
         raise EvaluationError(f"cannot write into {path}: {err.strerror or err}") from err
 

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..models.completions import complete, load_model
+from ..form import opens_thinking
+from ..models.completions import complete
+from ..models.loading import load_model, load_processor, written
 from ..models.tokens import token_ids
 from ..sample import Example
 from ..seeding import generator
@@ -46,17 +48,30 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A completion, and whether it was cut at the maximum length."""
+    """A completion.
+
+    Attributes:
+        text: as the model wrote it.
+        cut: True if it was cut at the maximum length.
+        opened: whether the chat template ended the prompt with ``<think>``; None if that is not known.
+    """
 
     text: str
     cut: bool
+    opened: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The reason why there is no completion."""
+    """Why there is no completion.
+
+    Attributes:
+        reason: a sentence.
+        again: True if the same request may succeed at once.
+    """
 
     reason: str
+    again: bool = False
 
 
 class Model(Protocol):
@@ -65,6 +80,10 @@ class Model(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]:
         """JSON values on which the answers depend. An evaluation is only resumed with equal facts."""
+
+    @property
+    def written(self) -> str | None:
+        """What the chat template writes of a completion; see ``models.loading.written``. None if it is not known."""
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its outcome, in any order. Raises EvaluationError if further requests are pointless."""
@@ -76,26 +95,31 @@ class Transformers:
     Args:
         path: a local folder, or a name on the Hugging Face hub.
         batch: batch size; it may flip near-tied tokens.
+        template: arguments of the chat template, e.g. ``{"enable_thinking": False}``.
+
+    Raises:
+        EvaluationError, ModelError: there is no such model, or its processor cannot be loaded.
     """
 
-    def __init__(self, path: str, *, batch: int = 32) -> None:
+    def __init__(self, path: str, *, batch: int = 32, template: Mapping[str, Any] | None = None) -> None:
         import torch
 
-        self._path, self._batch = path, batch
+        self._path, self._batch, self._template = path, batch, dict(template or {})
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.facts = {"engine": "transformers", "model": path, "version": version(path), "device": self._device}
+        self.facts: dict[str, Any] = {"engine": "transformers", "model": path, "version": version(path)}
+        self.facts |= {"device": self._device} | ({"template": self._template} if self._template else {})
+        self._processor = load_processor(path)
+        self.written = written(self._processor, name=path, settings=self._template)
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its completion, in order."""
-        from transformers import AutoProcessor
-
-        model, processor = load_model(self._path, device=self._device), AutoProcessor.from_pretrained(self._path)
+        model, processor = load_model(self._path, device=self._device), self._processor
         waiting = iter(examples)
         while group := list(islice(waiting, self._batch)):
             completions = complete(
                 model,
                 processor,
-                [token_ids(processor, example) for _, example in group],
+                [token_ids(processor, example, settings=self._template) for _, example in group],
                 [list(example.sample.images) for _, example in group],
                 max_new_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
@@ -104,7 +128,7 @@ class Transformers:
             )
             for numbered, completion in zip(group, completions, strict=True):
                 text = processor.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-                yield numbered, Written(text, completion.cut)
+                yield numbered, Written(text, completion.cut, opened=opens_thinking(self.written))
 
 
 def version(path: str) -> str:

@@ -33,16 +33,17 @@ def finish(folder: Path, evaluation: Evaluation, *, notes: Sequence[str]) -> dic
         evaluation: an evaluation with at least one answer.
         notes: see ``heldout.check_heldout``.
     """
-    plan, table = folder_of(folder).plan(), rows(evaluation.answers)
+    plan, table, notes = folder_of(folder).plan(), rows(evaluation.answers), [*notes, *evaluation.notes]
     failed = dict(evaluation.failed.most_common())
     summary = {
         "model": plan["model"],
         "split": plan["split"],
+        "thinking": plan["mix"]["thinking"],
         "sampling": plan["sampling"],
         "folder": str(folder),
         "answers": len(evaluation.answers),
         "failed": failed,
-        "notes": list(notes),
+        "notes": notes,
         "rows": [{**asdict(row), "verdict": row.verdict} for row in table],
     }
     write_json(folder / SUMMARY, summary)

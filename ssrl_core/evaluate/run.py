@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PluginFailed, SourceError
+from ..form import looks_opened
 from ..mix import Mix
 from ..reward import Key, score
 from .folder import Answer, EvaluationError, answers_of, continued, plan_of
+from .form import Forms, check_template
 from .models import Failed, Model, Numbered, Sampling, Written
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The answers, sorted by index; and for the samples that got none in this run: reason -> number of samples."""
+    """The answers to the samples of a mix.
+
+    Attributes:
+        answers: sorted by index.
+        failed: for the samples that got no answer in this run: reason -> number of samples.
+        notes: sentences about the form of the completions.
+    """
 
     answers: list[Answer]
     failed: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -48,12 +57,16 @@ def evaluate(
 
     Raises:
         EvaluationError: the folder contains something else or is in use; the mix has fewer samples; the model cannot
-            be queried.
+            be queried, or its chat template does not go with the mode of thinking.
         PluginError: a task is broken.
     """
     samples = mix.checked(samples, error=EvaluationError)
+    written = getattr(model, "written", None)
+    if written:
+        check_template(mix.config.thinking, written)
     failed: Counter[str] = Counter()
-    with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (file, answers):
+    forms = Forms(mix.config.thinking, known=written is not None)
+    with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (keep, answers):
         known = {answer.index for answer in answers}
         missing = [index for index in range(samples) if index not in known]
         done = 0
@@ -62,11 +75,11 @@ def evaluate(
                 if isinstance(outcome, Failed):
                     failed[outcome.reason] += 1
                 else:
-                    file.write(_judged(mix, (index, example), outcome).to_json().encode(errors="replace") + b"\n")
-                    file.flush()
+                    keep(answer := _judged(mix, (index, example), outcome))
+                    forms.look_at(answer)
                 done += 1
                 on_progress(done, len(missing))
-        return Evaluation(answers_of(folder), failed)
+        return Evaluation(answers_of(folder), failed, forms.notes())
 
 
 def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterator[Numbered]:
@@ -80,7 +93,9 @@ def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterato
 
 def _judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
     index, example = numbered
-    key = Key.of(example, format_weight=mix.config.format_weight)
+    opened = looks_opened(written.text) if written.opened is None else written.opened
+    config = mix.config
+    key = Key.of(example, format_weight=config.format_weight, thinking=config.thinking, opened=opened)
     verdict: dict[str, Any] = score(key, written.text)
     return Answer(
         index=index,

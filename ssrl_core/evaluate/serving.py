@@ -12,11 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..mix import Mix
+from ..models.loading import check_folder, load_processor, written
 from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits, reason
 from .endpoint import Endpoint
@@ -50,10 +52,11 @@ def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
     check_vllm(gpu=torch.cuda.is_available(), error=EvaluationError)
     examples = list(mix.some_of_each())
     if Path(model).is_dir():
-        from transformers import AutoConfig, AutoProcessor
+        from transformers import AutoConfig
 
+        check_folder(model)
         check_processor(Path(model), where=model, error=EvaluationError)
-        processor = AutoProcessor.from_pretrained(model)
+        processor = load_processor(model)
         longest = max(len(token_ids(processor, example)) for example in examples)
         most = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
     else:
@@ -75,16 +78,30 @@ class Served:
         log: file for the output of the server.
         command: command line of the server with ``{model}`` and ``{port}``. The server must answer ``GET /health``.
         concurrency: maximum number of concurrent requests.
+        template: arguments of the chat template.
     """
 
-    def __init__(self, path: str, *, log: Path, command: Sequence[str] = VLLM, concurrency: int = 64) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        log: Path,
+        command: Sequence[str] = VLLM,
+        concurrency: int = 64,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path, self._log, self._command, self._concurrency = path, log, command, concurrency
-        self.facts = {"engine": Path(command[0]).name, "model": path, "version": version(path)}
+        self._body = {"chat_template_kwargs": dict(template)} if template else {}
+        self.facts: dict[str, Any] = {"engine": Path(command[0]).name, "model": path, "version": version(path)}
+        self.facts |= {"template": dict(template)} if template else {}
+        check_folder(path)
+        self.written = written(load_processor(path), name=path, settings=template)
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its outcome, in the order of the responses."""
         with running(self._command, self._path, log=self._log) as url:
-            yield from Endpoint(url, self._path, concurrency=self._concurrency).answer(examples, sampling)
+            asked = Endpoint(url, self._path, concurrency=self._concurrency, body=self._body, written=self.written)
+            yield from asked.answer(examples, sampling)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ..resume import versions as versions_of
 from ..yamlfile import dump
 
 MIX = "mix.yaml"
-FORMAT = 3
+FORMAT = 4
 """Format version of an export; incremented with every change of the content of its files."""
 
 

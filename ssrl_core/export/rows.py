@@ -21,7 +21,7 @@ def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[st
     """
     recipe = example.recipe
     return {
-        **columns(example, format_weight=mix.config.format_weight),
+        **columns(example, format_weight=mix.config.format_weight, thinking=mix.config.thinking),
         "prompt": [{"role": "user", "content": example.prompt}],
         "images": images,
         "extra_info": {

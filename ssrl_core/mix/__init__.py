@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SSRLError
+from ..form import Thinking
 from ..plugins import Task, load_task
 from ..sample import Example
 from ..sources import resolve_uri
@@ -135,19 +136,20 @@ class Mix:
                     yield bound.make(number, level=level)
 
 
-def load_mix(path: str | Path, *, split: SplitName = "train") -> Mix:
+def load_mix(path: str | Path, *, split: SplitName = "train", thinking: Thinking | None = None) -> Mix:
     """The mix of a file, with its tasks and sources bound.
 
     Args:
         path: of the mix file.
         split: see ``Mix``.
+        thinking: see ``file.read_mix``.
 
     Raises:
         MixError: the file cannot be read or is invalid; the message names the file and the key.
         PluginError: a task is not installed, or its plugin is broken.
         SourceError: a source cannot be opened.
     """
-    config, composed = read_mix(path)
+    config, composed = read_mix(path, thinking=thinking)
     return Mix(composed.path, config, split=split, where=composed.where)
 
 

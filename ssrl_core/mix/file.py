@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
-from ..answers import FORMAT_WEIGHT, INSTRUCTION
 from ..errors import MixError, did_you_mean
+from ..form import FORMAT_WEIGHT, INSTRUCTIONS, OPENING, Thinking
 from .include import Composed, compose
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
@@ -17,9 +18,11 @@ LevelName = Annotated[str, BeforeValidator(lambda level: str(level) if type(leve
 Levels = LevelName | dict[LevelName, Annotated[float, Field(gt=0, le=1e9)]]
 
 
-def _without_image_mark(text: str) -> str:
+def _instruction(text: str, given: ValidationInfo) -> str:
     if "<image>" in text:
         raise ValueError("'<image>' marks an image of a sample and cannot stand in the instruction")
+    if given.data.get("thinking") == "none" and OPENING in text:
+        raise ValueError("asks for thinking, but the mix says thinking: none, under which thinking earns nothing")
     return text
 
 
@@ -105,7 +108,8 @@ class MixConfig(_Model):
         wrappers: names of wrappers around every task, innermost first.
         allowed_distributions: names or patterns, as in ``SSRL_ALLOWED_DISTRIBUTIONS``. A distribution must be allowed
             by both; plugins of other distributions are refused before they are imported. None allows all.
-        instruction: how to present the answer; appended to every prompt.
+        thinking: whether a completion must think (``required``), may think (``optional``), or must not (``none``).
+        instruction: how to present the answer; appended to every prompt. The default depends on ``thinking``.
         format_weight: share of the reward for the format of the completion.
     """
 
@@ -118,7 +122,10 @@ class MixConfig(_Model):
     schedule: list[StageConfig] = Field(default=[], max_length=100)
     wrappers: list[str] = []
     allowed_distributions: Annotated[list[str] | None, BeforeValidator(_not_emptied)] = None
-    instruction: Annotated[str, AfterValidator(_without_image_mark)] = INSTRUCTION
+    thinking: Thinking = "required"
+    instruction: Annotated[str, AfterValidator(_instruction)] = Field(
+        default_factory=lambda content: INSTRUCTIONS[content.get("thinking", "required")]
+    )
     format_weight: float = Field(default=FORMAT_WEIGHT, ge=0, lt=1)
 
     def source_of(self, task: str) -> str:
@@ -135,13 +142,25 @@ Where = Callable[..., str]
 """Takes the keys that lead to a value; returns ``FILE: tasks.flipped_patch.level``."""
 
 
-def read_mix(path: str | Path) -> tuple[MixConfig, Composed]:
+def read_mix(path: str | Path, *, thinking: Thinking | None = None) -> tuple[MixConfig, Composed]:
     """The validated content of a mix file and of the files that it includes, and which file wrote which key.
 
+    Args:
+        path: of the mix file.
+        thinking: replaces the mode of the file unless None.
+
     Raises:
-        MixError: a file cannot be read, or its content is invalid.
+        MixError: a file cannot be read, or its content is invalid; or ``thinking`` would leave an instruction that the
+            file wrote for another mode.
     """
     composed = compose(path)
+    if thinking not in (None, composed.content.get("thinking", "required")):
+        if "instruction" in composed.content:
+            raise MixError(
+                f"{composed.where('instruction')}: written for another mode than {thinking!r}. Write a mix that "
+                "includes this one and sets both thinking and instruction"
+            )
+        composed = replace(composed, content={**composed.content, "thinking": thinking})
     try:
         return MixConfig(**composed.content), composed
     except ValidationError as err:
@@ -167,6 +186,8 @@ def explain(
     """
     lines = []
     for problem in err.errors():
+        if problem["type"] == "default_factory_not_called":  # it only follows from another problem
+            continue
         keys = _keys_in(content, problem["loc"], missing=problem["type"] == "missing")
         path = where(*below, *keys)
         if problem["type"] == "extra_forbidden":

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .loading import load_model as load_model  # where it was first
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -31,19 +33,6 @@ class Completion:
     token_ids: list[int]
     log_probs: list[float]
     cut: bool
-
-
-def load_model(path: str, *, device: str = "cpu") -> Any:
-    """A vision-language model in evaluation mode, from a local folder or a name on the Hugging Face hub.
-
-    The model is loaded in float32 on a CPU and in its saved precision on any other device.
-    """
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-    return model.to(device).eval()
 
 
 def complete(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from math import ceil, floor, sqrt
 from typing import Any, NamedTuple
@@ -82,14 +82,12 @@ def user_message(prompt: str, image: Callable[[int], dict[str, Any]]) -> dict[st
     return {"role": "user", "content": content}
 
 
-def token_ids(processor: Any, example: Example, *, completion: str | None = None) -> list[int]:
+def token_ids(processor: Any, example: Example, *, settings: Mapping[str, Any] | None = None) -> list[int]:
     """Token ids of an example's prompt in the model's chat template, with one image token for each visual token.
 
-    With a ``completion``, the ids of the whole conversation.
+    ``settings`` are arguments of the chat template.
     """
     messages = [user_message(example.prompt, lambda number: {"type": "image"})]
-    if completion is not None:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": completion}]})
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=completion is None)
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dict(settings or {}))
     ids: list[int] = processor(text=[text], images=list(example.sample.images))["input_ids"][0]
     return list(ids)

@@ -13,15 +13,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..answers import COMPLETION, extract_answer
 from ..errors import PluginFailed, RecipeError
+from ..form import COMPLETION, DIRECT, Thinking, extract_answer, opens_thinking
 from ..mix import Example, SplitName, load_mix
 from ..mix.file import read_mix
 from ..mix.schedule import stages
+from ..models.loading import ModelError, check_folder, load_processor, written
 from ..models.tokens import token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits
 from ..resume import ResumableFolder, plan_of_mix
-from ..reward import VERIFIER_LIMIT
+from ..reward import VERIFIER_LIMIT, Key, fault_of, judged, right_completion
+from .form import check_form, turn_of
 from .recipe import SAMPLER, Stage
 
 logger = logging.getLogger(__name__)
@@ -41,12 +43,11 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
     if folder / "mix.yaml" == mix:
         raise RecipeError(f"trainer.default_local_dir = {folder}: the run would overwrite {mix} with a copy")
     check_machine(config)
-    check_model(stage, config)
+    processor = check_model(stage, config)
     check_schedule(stage, config, mix)
     examples = try_everything(mix)
-    if stage == "sft":
-        check_completion(config["data"]["completion"] or COMPLETION, examples)
-    elif config["data"]["custom_cls"]["name"] == "AdaptiveMixDataset":
+    check_forms(stage, config, mix, examples, processor)
+    if stage == "grpo" and config["data"]["custom_cls"]["name"] == "AdaptiveMixDataset":
         from .adaptive import AdaptiveMixDataset
 
         if config["trainer"]["v1"]["sampler"]["custom_sampler"]["path"] != SAMPLER["path"]:
@@ -58,7 +59,8 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
             )
         # Its constructor raises RecipeError for settings that it cannot use.
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
-    check_length(stage, config, chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL)))
+    if processor is not None:
+        check_length(stage, config, mix, chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL)), processor)
     return examples
 
 
@@ -92,9 +94,14 @@ def check_machine(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
-    """Raise RecipeError if the model's path is missing or contains no model. Names on the hub are not looked up."""
-    name: str = (config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"])["path"]
+def check_model(stage: Stage, config: Mapping[str, Any]) -> Any:
+    """The processor of the model as verl loads it, or None if the model is not on this machine.
+
+    Raises:
+        RecipeError: the model's path is missing or contains no model, or the model cannot be used.
+    """
+    model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
+    name: str = model["path"]
     path, key = Path(name), "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -106,6 +113,44 @@ def check_model(stage: Stage, config: Mapping[str, Any]) -> None:
         raise RecipeError(f"{key} = {name}: there is no such folder")
     else:
         logger.warning("%s = %s: no such folder; verl will look for a model of this name on the hub", key, name)
+    try:
+        check_folder(name)
+        trusted = bool(model.get("trust_remote_code"))
+        processor = load_processor(model.get("tokenizer_path") or name, only_local=True, trust_remote_code=trusted)
+    except ModelError as err:
+        if path.is_dir():
+            raise RecipeError(f"{key}: {err}") from err
+        return None
+    processor.chat_template = model.get("custom_chat_template") or processor.chat_template
+    return processor
+
+
+def check_forms(
+    stage: Stage, config: Mapping[str, Any], mix: Path, examples: Sequence[Example], processor: Any
+) -> None:
+    """Raise RecipeError if a right completion would not earn the whole reward.
+
+    Where the model is not on this machine, the datasets check this in verl's process, before the first step.
+    """
+    mix_config = read_mix(mix)[0]
+    completion = config["data"]["completion"] if stage == "sft" else None
+    settings = config["data"].get("apply_chat_template_kwargs")
+    try:
+        begun = "" if processor is None else written(processor, settings=settings)
+        if stage == "sft":
+            check_completion(completion, examples, thinking=mix_config.thinking, written=begun)
+            if processor is not None:
+                turn_of(processor, settings)
+    except ModelError as err:
+        raise RecipeError(str(err)) from err
+    if processor is None:
+        return
+    if opens_thinking(begun):
+        logger.warning(
+            "the model's chat template ends the prompt with %r: it counts as the <think> of the completion", begun
+        )
+    for example in examples:
+        check_form(example, mix_config, processor, begun, completion=completion)
 
 
 def try_everything(mix_path: Path) -> list[Example]:
@@ -162,47 +207,54 @@ def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
         )
 
 
-def check_completion(template: str, examples: Sequence[Example]) -> None:
-    """Raise RecipeError if the answer in a cold-start completion differs from the truth that was put into it."""
-    for truth in sorted({example.sample.truth for example in examples}):
+def check_completion(
+    template: str | None, examples: Sequence[Example], *, thinking: Thinking = "required", written: str = ""
+) -> None:
+    """Raise RecipeError if the answer in a cold-start completion differs from the truth that was put into it.
+
+    See ``reward.right_completion`` for the arguments.
+    """
+    for example in {example.sample.truth: example for example in examples}.values():
+        truth = example.sample.truth
+        key = Key.of(example, format_weight=0.0, thinking=thinking, opened=opens_thinking(written))
         try:
-            answer = extract_answer(template.format(truth=truth))
+            completion = right_completion(truth, thinking=thinking, written=written, template=template)
+            answer = extract_answer(judged(key, completion), thinking=thinking)
             fault = f"gives the answer {answer!r} for the truth {truth!r}; they must be equal"
+            if answer is None:
+                fault = f"has not the form that the mix asks for (thinking: {thinking}): {fault_of(key, completion)}"
         except (KeyError, IndexError, ValueError) as err:
             answer, fault = None, f"cannot be formatted: {type(err).__name__}: {err}"
         if answer != truth:
             raise RecipeError(
                 f"data.completion: {template!r} {fault}.\n  Write {{truth}} where the answer goes, and every other "
-                f"brace twice, as in {COMPLETION}"
+                f"brace twice, as in {DIRECT if thinking == 'none' else COMPLETION}"
             )
 
 
-def check_length(stage: Stage, config: Mapping[str, Any], examples: Iterable[Example]) -> None:
+def check_length(
+    stage: Stage, config: Mapping[str, Any], mix: Path, examples: Iterable[Example], processor: Any
+) -> None:
     """Raise RecipeError for prompts that are longer than the configuration allows.
 
     GRPO would fail on the rollouts of such a prompt and go on without them; a cold start would end. In a cold start the
     completion counts as well. Images of one mix have one longer side but different shapes, and so different numbers of
-    tokens; several examples are checked for this reason. Only models in a local folder are checked; others may have to
-    be downloaded first.
+    tokens; several examples are checked for this reason.
     """
-    model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
-    if not Path(model["path"]).is_dir():
-        return
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(model["path"])
     key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
-    limit = config["data"][key]
+    data, thinking = config["data"], read_mix(mix)[0].thinking
+    limit, settings = data[key], data.get("apply_chat_template_kwargs")
     # Tokenizing images takes time, so only the longest prompt of each task, level and set of image sizes is tokenized.
     longest: dict[tuple[Any, ...], Example] = {}
     for example in examples:
         alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
         longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
     for example in longest.values():
-        completion = None
+        length = len(token_ids(processor, example, settings=settings))
         if stage == "sft":
-            completion = (config["data"]["completion"] or COMPLETION).format(truth=example.sample.truth)
-        length = len(token_ids(processor, example, completion=completion))
+            turn, truth = turn_of(processor, settings), example.sample.truth
+            right = right_completion(truth, thinking=thinking, written=turn.written, template=data["completion"])
+            length += len(processor.tokenizer(right + turn.end, add_special_tokens=False)["input_ids"])
         if length > limit:
             recipe = example.recipe
             raise RecipeError(

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -26,13 +27,15 @@ from PIL import Image
 from torch.utils.data import Dataset, DistributedSampler
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
-from ..answers import COMPLETION
 from ..errors import MixError
+from ..form import opens_thinking
 from ..mix import Mix, SplitName, load_mix
+from ..models.loading import written
 from ..models.tokens import user_message
-from ..reward import columns
+from ..reward import columns, right_completion
 from ..sample import render
 from ..types import Recipe
+from .form import check_form, turn_of
 
 
 def open_mix(data_files: str | Sequence[str]) -> Mix:
@@ -64,6 +67,11 @@ class MixDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.mix = open_mix(data_files)
         self.length = _length(self.mix, max_samples)
+        self.opened = False
+        if (template := processor or tokenizer) is not None:
+            begun = written(template, settings=(config or {}).get("apply_chat_template_kwargs"))
+            self.opened = opens_thinking(begun)
+            check_form(self.mix[0], self.mix.config, template, begun)
 
     def __len__(self) -> int:
         return self.length
@@ -72,7 +80,12 @@ class MixDataset(Dataset[dict[str, Any]]):
         example = self.mix[index]
         recipe = {"recipe": example.recipe.to_json()}  # of the whole sample; the first image carries it
         return {
-            **columns(example, format_weight=self.mix.config.format_weight),
+            **columns(
+                example,
+                format_weight=self.mix.config.format_weight,
+                thinking=self.mix.config.thinking,
+                opened=self.opened,
+            ),
             "raw_prompt": [user_message(example.prompt, lambda k: {"type": "image"} | ({} if k else recipe))],
             "extra_info": {"index": index},
             "index": index,
@@ -125,27 +138,46 @@ _RENDERED = _Rendered(capacity=128)
 
 
 class MixSFTDataset(MultiTurnSFTDataset):
-    """verl's SFT dataset over a mix. The completion of each row is made from the truth of its sample."""
+    """verl's SFT dataset over a mix. The completion of each row is made from the truth of its sample.
+
+    The tokens of a row are those of a prompt as in a rollout, of the completion, and of the end of the turn. A chat
+    template may show past completions in another way, e.g. without their thinking; a rollout never sees that.
+    """
 
     def __init__(self, parquet_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1):
-        self.completion = (config or {}).get("completion") or COMPLETION
+        self.completion = (config or {}).get("completion")
         super().__init__(parquet_files, tokenizer, config, processor, max_samples)
 
     def _download(self) -> None:
         """Does nothing: a mix is not downloaded."""
 
     def _read_files_and_process(self) -> None:
-        from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
-
-        mix = open_mix(self.parquet_files)
+        mix, template = open_mix(self.parquet_files), self.processor or self.tokenizer
+        self.turn = turn_of(template, self.apply_chat_template_kwargs)
+        check_form(mix[0], mix.config, template, self.turn.written, completion=self.completion)
         self.messages = range(_length(mix, self.max_samples))
         # Only a schedule needs an order. Without one, verl's shuffled order is kept.
         places = _places(len(self.messages)) if len(mix.stages) > 1 else self.messages
-        self.dataframe = _LazyRows(mix, places, completion=self.completion)
-        self.tools = self.enable_thinking = None
-        self.system_prompt, self.generation_prompt = extract_system_prompt_and_generation(
-            self.tokenizer, **self.apply_chat_template_kwargs
+        complete = partial(
+            right_completion, thinking=mix.config.thinking, written=self.turn.written, template=self.completion
         )
+        self.dataframe = _LazyRows(mix, places, complete=complete)
+        self.tools = self.enable_thinking = None
+
+    def _process_single_message(self, index: int, message: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Token ids, loss mask, attention mask and further inputs of a message."""
+        if message["role"] != "assistant":
+            return super()._process_single_message(index, message, *args, **kwargs)
+        completion = "".join(part["text"] for part in message["content"])
+        start, rest = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (self.turn.start, completion + self.turn.end)
+        )
+        ids = torch.tensor(start + rest)
+        return ids, torch.tensor([0] * len(start) + [1] * len(rest)), torch.ones_like(ids), {}
+
+    def sanity_check(self, *args: Any) -> None:
+        """Does nothing: verl compares with the template's view of past turns."""
 
 
 def _places(length: int) -> list[int]:
@@ -162,8 +194,8 @@ def _places(length: int) -> list[int]:
 class _LazyRows:
     """The part of a pandas data frame that verl's SFT dataset uses: ``frame.iloc[i].to_dict()``."""
 
-    def __init__(self, mix: Mix, places: Sequence[int], *, completion: str) -> None:
-        self._mix, self._places, self._completion = mix, places, completion
+    def __init__(self, mix: Mix, places: Sequence[int], *, complete: Callable[[str], str]) -> None:
+        self._mix, self._places, self._complete = mix, places, complete
 
     @property
     def iloc(self) -> _LazyRows:
@@ -174,7 +206,7 @@ class _LazyRows:
         return _Row(
             messages=[
                 {"role": "user", "content": example.prompt},
-                {"role": "assistant", "content": self._completion.format(truth=example.sample.truth)},
+                {"role": "assistant", "content": self._complete(example.sample.truth)},
             ],
             images=list(example.sample.images),
         )

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, TaskPlugin, hookimpl
-from ssrl_core.answers import normalize
+from ssrl_core.answers import split_answer
 from ssrl_core.drawing import compose_grid, seam_steps, split_grid, thumbnail
 from ssrl_core.prompts import draw_wording, fill_wording, wording_option
 
@@ -111,9 +111,7 @@ def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> fl
 
     With the option, 0.5 for the right patch and the other direction.
     """
-    if len(answer) > 64:
-        return 0.0
-    words = normalize(answer).replace("-", " ").replace(",", " ").split()
+    words = split_answer(answer)
     label, direction = truth.split("-")
     if words == [label, direction]:
         return 1.0

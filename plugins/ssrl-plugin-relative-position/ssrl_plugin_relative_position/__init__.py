@@ -144,7 +144,7 @@ def ssrl_format_prompt(sample: Sample) -> str:
 
 @hookimpl
 def ssrl_verify_answer(answer: str, truth: str, params: Mapping[str, Any]) -> float:
-    return match_choice(answer, truth)
+    return match_choice(answer, truth, options=params.get("choices"))
 
 
 def pairs_at_bearing(
