@@ -49,7 +49,8 @@ def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
     """
     import torch
 
-    check_vllm(gpu=torch.cuda.is_available(), error=EvaluationError)
+    gpu = torch.cuda.is_available()
+    check_vllm(gpu=gpu, error=EvaluationError)
     examples = list(mix.some_of_each())
     if Path(model).is_dir():
         from transformers import AutoConfig
@@ -64,7 +65,9 @@ def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
         longest, most = max(estimate_tokens(example, family) for example in examples), 2**31
     length = min(longest * 3 // 2 + max_tokens, most)
     limits = json.dumps(media_limits(examples)).replace("{", "{{").replace("}", "}}")  # the command is a template
-    return *VLLM, "--max-model-len", str(length), "--limit-mm-per-prompt", limits
+    # See ``verl.vllm_cpu`` for the reason.
+    whole = () if gpu else ("--no-enable-chunked-prefill",)
+    return *VLLM, "--max-model-len", str(length), "--limit-mm-per-prompt", limits, *whole
 
 
 _PATIENCE = 1800.0  # seconds; loading and compiling a large model takes long

@@ -14,6 +14,8 @@ from typing import Any
 SETTINGS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
+    # After a part of a prompt vLLM takes back the random numbers of its request, which torch cannot on a CPU.
+    "enable_chunked_prefill": False,
     "engine_kwargs": {
         "vllm": {
             "enable_sleep_mode": False,  # vLLM refuses it on a CPU

@@ -62,6 +62,7 @@ actor_rollout_ref:
     n: 4
     log_prob_micro_batch_size_per_gpu: 40
     max_num_seqs: 40
+    max_num_batched_tokens: 1024  # fewer than the prompts of a step have
     agent: {num_workers: 1}
     checkpoint_engine: {update_weights_bucket_megabytes: 1}  # several buckets
     engine_kwargs: {vllm: {worker_extension_cls: faulty_receiver.FaultyReceiver}}
