@@ -4,21 +4,23 @@
 behind its sources. It is written before the first result. A later start with another plan is refused with the
 differences. A change that has no effect on the results, such as a comment in the mix file, is no difference.
 
-``.lock`` is held by the process that works in the folder, which ``.holder`` names. The system releases the lock
+``.lock`` is locked by the process that works in the folder, and names it with its host. The system releases the lock
 however that process ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import __version__
 from .errors import SSRLError
@@ -27,7 +29,9 @@ from .mix import Mix
 from .plugins.installed import SOURCES, WRAPPERS, find
 from .sources import open_source
 
-PLAN, LOCK, HOLDER = "plan.json", ".lock", ".holder"
+logger = logging.getLogger(__name__)
+
+PLAN, LOCK = "plan.json", ".lock"
 MAX_LISTED = 1_000_000
 """A source that has more images and no digest of its own is identified by its number of images alone."""
 
@@ -50,7 +54,7 @@ class ResumableFolder:
 
     def refuse_others(self) -> None:
         """Raise an error if the folder has no plan but other files."""
-        known = (LOCK, HOLDER, *self.own)
+        known = (LOCK, *self.own)
         paths = self.path.iterdir() if self.path.is_dir() else ()
         others = sorted(path.name for path in paths if path.name not in known and not is_temporary(path))
         if others and PLAN not in others:
@@ -59,25 +63,37 @@ class ResumableFolder:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of the folder. Raises an error that names the process which holds it."""
-        from filelock import FileLock, Timeout
+    def locked(self) -> Iterator[IO[str]]:
+        """Hold the lock of the folder. Raises an error that names the process which holds it, and its host.
 
-        lock, holder = FileLock(self.path / LOCK), self.path / HOLDER  # filelock empties the lock file itself
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            by = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-            raise self.error(
-                f"{by} is working on the {self.what} in {self.path}: wait for it, or use another folder"
-            ) from None
-        try:
-            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-            yield
-        finally:
-            with suppress(OSError):
-                holder.unlink()
-            lock.release()
+        The block gets the locked file. A process that inherits its descriptor holds the lock too.
+        """
+        here = f" on {platform.node()}"
+        with open(self.path / LOCK, "a+", encoding="utf-8") as file:
+            file.seek(0)
+            holder = file.read()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise self.error(
+                    f"{holder or 'another process'} is working on the {self.what} in {self.path}: wait for it, or use "
+                    "another folder"
+                ) from None
+            except OSError as err:
+                raise self.error(
+                    f"{file.name}: the file system cannot lock files ({err.strerror}). Use a folder on another one"
+                ) from err
+            if holder and not holder.endswith(here):
+                logger.warning(
+                    "%s was working on the %s in %s and did not finish. If it still runs, the file system does not "
+                    "share locks between hosts: end one of the two",
+                    *(holder, self.what, self.path),
+                )
+            name_holder(file, f"process {os.getpid()}{here}")
+            try:
+                yield file
+            finally:
+                file.truncate(0)
 
     def plan(self) -> dict[str, Any]:
         """The plan of the folder. Raises an error if it is missing or damaged."""
@@ -108,6 +124,13 @@ class ResumableFolder:
                 + "\n  ".join(changed[:10])
                 + f"\nUse another folder for this {self.what}, or undo the changes to continue the other one"
             )
+
+
+def name_holder(file: IO[str], holder: str) -> None:
+    """Write into a locked file who holds the lock, in words."""
+    file.truncate(0)
+    file.write(holder)
+    file.flush()
 
 
 def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[str, Any]:

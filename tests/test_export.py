@@ -96,7 +96,7 @@ def rows_of(folder):
 
 def content(folder):
     """All files of an export except the lock and the name of the process that holds it."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".holder"))
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -55,7 +55,7 @@ def cluster(monkeypatch):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".holder")}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def test_a_node_that_is_killed_changes_no_byte(cluster, write_mix, tmp_path):

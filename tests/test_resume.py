@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssrl_core.errors import MixError, SSRLError
 from ssrl_core.mix import load_mix
-from ssrl_core.resume import HOLDER, LOCK, PLAN, ResumableFolder, differences, plan_of_mix
+from ssrl_core.resume import LOCK, PLAN, ResumableFolder, differences, plan_of_mix
 from ssrl_core.sources import open_source
 
 # ---- the plan ----
@@ -171,7 +171,7 @@ def test_results_without_a_plan_and_a_damaged_plan_are_explained(tmp_path):
 def test_a_folder_with_other_files_and_no_plan_is_refused(tmp_path):
     folder_at(tmp_path / "new").refuse_others()
     ResumableFolder(tmp_path / "missing", "experiment", MixError).refuse_others()
-    for name in ("log.txt", LOCK, HOLDER, ".shard.0123.tmp"):
+    for name in ("log.txt", LOCK, ".shard.0123.tmp"):
         (tmp_path / "new" / name).write_text("")
     folder_at(tmp_path / "new").refuse_others()
     (tmp_path / "new" / "thesis.tex").write_text("")
@@ -200,13 +200,13 @@ with ResumableFolder(Path(sys.argv[1]), "experiment", MixError).locked():
     process.kill()
     process.wait()
     with folder_at(tmp_path).locked():
-        assert (tmp_path / HOLDER).read_text().startswith(f"process {os.getpid()} on ")
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_a_lock_is_released_after_an_error(tmp_path):
     folder = folder_at(tmp_path)
     with pytest.raises(ZeroDivisionError), folder.locked():
         raise ZeroDivisionError
-    assert not (tmp_path / HOLDER).exists()
+    assert (tmp_path / LOCK).read_text() == ""
     with folder.locked(), pytest.raises(MixError, match=f"process {os.getpid()} on"), folder.locked():
         pass

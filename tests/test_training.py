@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -55,7 +58,7 @@ mix: mix.yaml
 model: {path: model}
 data: {train_batch_size: 20, micro_batch_size_per_gpu: 20, max_length: 700, train_max_samples: 240}  # 12 steps an epoch
 optim: {lr: 2.0e-3, lr_scheduler_type: constant}
-trainer: {total_epochs: 1, save_freq: -1, logger: [console, file], default_local_dir: sft}
+trainer: {total_epochs: 1, save_freq: -1, save_on_signal: 600, logger: [console, file], default_local_dir: sft}
 """
 PROMPTS, ROLLOUTS = 10, 4
 GRPO = f"""
@@ -65,14 +68,16 @@ actor_rollout_ref:
   model: {{path: sft/global_step_24/huggingface}}
   actor:
     use_kl_loss: false
+    freeze_vision_tower: true
     ppo_mini_batch_size: {PROMPTS}
     ppo_micro_batch_size_per_gpu: {PROMPTS * ROLLOUTS}
     optim: {{lr: 1.0e-3}}
   rollout: {{n: {ROLLOUTS}, log_prob_micro_batch_size_per_gpu: {PROMPTS * ROLLOUTS}, agent: {{num_workers: 1}}}}
 trainer:
-  total_training_steps: 5
+  total_training_steps: 6
   save_freq: 2
-  test_freq: 5
+  save_on_signal: 600
+  test_freq: 6
   val_before_train: false
   logger: [console, file]
   default_local_dir: run
@@ -132,9 +137,9 @@ def trained(path: Path) -> dict[int, dict[str, float]]:
     return {step: found for step, found in metrics(path).items() if "actor/grad_norm" in found}
 
 
-def assert_healthy(run: Path, name: str = "metrics.jsonl") -> None:
+def assert_healthy(run: Path) -> None:
     """Gradients flow, rollouts and updates use the same policy, and no prompt was lost."""
-    found = trained(run / name).values()
+    found = trained(run / "metrics.jsonl").values()
     assert found
     assert all(m["actor/grad_norm"] > 0 for m in found)
     assert all(m["training/rollout_probs_diff_valid"] == 1 for m in found)
@@ -155,6 +160,27 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(victims[1:], timeout=60)
 
 
+def start(command: str, recipe: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process of its own, whose messages go to a file."""
+    with open(folder / "stderr.txt", "wb") as messages:
+        arguments = [sys.executable, "-m", "ssrl_core", command, recipe]
+        return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=messages)
+
+
+def terminated_after(steps: int, command: str, recipe: str, run: Path) -> str:
+    """Start training, send SIGTERM once the metrics of so many steps are written. Returns the messages."""
+    process = start(command, recipe, run.parent)
+    while len(metrics(run / "metrics.jsonl")) < steps:
+        assert process.poll() is None, (run / "log.txt").read_text(errors="replace")[-4000:]
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert not [member for member in family if member.is_running()]
+    return (run.parent / "stderr.txt").read_text()
+
+
 def killed_during_checkpoint(folder: Path, step: int) -> None:
     """Start the training run of a folder, and kill it in the middle of the checkpoint of a step.
 
@@ -164,8 +190,7 @@ def killed_during_checkpoint(folder: Path, step: int) -> None:
     file.parent.mkdir(parents=True)
     os.mkfifo(file)
     pipe = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    command = [sys.executable, "-m", "ssrl_core", "train", "grpo.yaml"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    process = start("train", "grpo.yaml", folder)
     while not select.select([pipe], [], [], 1)[0]:
         assert process.poll() is None, (folder / "run" / "log.txt").read_text(errors="replace")[-4000:]
     kill_all(process)
@@ -191,43 +216,64 @@ def cold_start(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         ssrl("tiny-model", "mix.yaml", "model")
+        said = terminated_after(3, "sft", "sft.yaml", folder / "sft")
         ssrl("sft", "sft.yaml")
         ssrl("sft", "sft.yaml", "trainer.total_epochs=2")  # continues
+        (folder / "sft" / "stopped.txt").write_text(said)
         yield folder
 
 
 class Interrupted(NamedTuple):
-    """A run of GRPO that was killed while it wrote the checkpoint of step 4, and resumed."""
+    """A run of GRPO that got SIGTERM in step 2, was killed while it wrote the checkpoint of step 6, and resumed."""
 
     folder: Path
+    said: str  # by the process that got SIGTERM
+    stopped: int  # step of the checkpoint that it wrote
     whole: int  # step of the last whole checkpoint after the kill
     dumps: dict[int, list[dict[str, Any]]]  # step -> rollouts that the killed process had written
+    before: dict[int, dict[str, float]]  # step -> its metrics
 
 
 @pytest.fixture(scope="module")
 def interrupted(cold_start: Path) -> Interrupted:
     run = cold_start / "run"
-    killed_during_checkpoint(cold_start, step=4)
+    said = terminated_after(1, "train", "grpo.yaml", run)
+    stopped = int((run / "latest_checkpointed_iteration.txt").read_text())
+    killed_during_checkpoint(cold_start, step=6)
     whole = int((run / "latest_checkpointed_iteration.txt").read_text())
+    before = trained(run / "metrics.jsonl")
     dumps = {int(path.stem): rollouts(path) for path in (run / "rollouts").glob("*.jsonl")}
     ssrl("train", "grpo.yaml")
-    return Interrupted(run, whole, dumps)
+    return Interrupted(run, said, stopped, whole, dumps, before)
 
 
-def test_a_cold_start_that_continues_at_the_end_of_an_epoch_learns_the_form_of_the_answers(cold_start: Path) -> None:
-    files = (cold_start / "sft").glob("metrics*.jsonl")
-    losses = {s: m["train/loss"] for file in files for s, m in metrics(file).items() if "train/loss" in m}
-    assert sorted(losses) == list(range(1, 25))
-    assert mean((losses[23], losses[24])) < 0.1 * losses[1]
+def test_a_cold_start_that_got_sigterm_saves_and_continues_and_learns_the_form_of_the_answers(cold_start: Path) -> None:
+    said = (cold_start / "sft" / "stopped.txt").read_text()
+    (saved,) = re.findall(r"SIGTERM: ended after step (\d+)\. The last checkpoint is of step \1; the same", said)
+    assert 3 <= int(saved) < 12
+    records = [json.loads(line) for line in (cold_start / "sft" / "metrics.jsonl").read_text().splitlines()]
+    losses = {record["step"]: record["data"]["train/loss"] for record in records if "train/loss" in record["data"]}
+    assert list(losses) == list(range(1, 25))
+    assert mean([losses[23], losses[24]]) < 0.1 * losses[1]
 
 
 def test_grpo_updates_the_policy_that_makes_the_rollouts(interrupted: Interrupted) -> None:
     assert_healthy(interrupted.folder)
-    assert_healthy(interrupted.folder, "metrics-2.jsonl")
+
+
+def test_a_frozen_vision_tower_does_not_change_and_everything_else_does(interrupted: Interrupted) -> None:
+    folders = interrupted.folder.parent / "sft/global_step_24", interrupted.folder / "global_step_6/actor"
+    before, after = (load_model(str(folder / "huggingface")).state_dict() for folder in folders)
+    assert before.keys() == after.keys()
+    changed = {name: not torch.equal(tensor, after[name]) for name, tensor in before.items()}
+    towers = {name for name in changed if ".visual." in name}
+    assert len(towers) > 20
+    assert not any(changed[name] for name in towers)
+    assert all(changed[name] for name in changed.keys() - towers)
 
 
 def test_rollouts_and_metrics_cover_all_five_tasks(interrupted: Interrupted) -> None:
-    last = metrics(interrupted.folder / "metrics-2.jsonl")[5]
+    last = metrics(interrupted.folder / "metrics.jsonl")[6]
     for task in TASKS:
         assert f"rollout/{task}@1/acc" in last
         assert f"val-core/{task}@1/acc/mean@1" in last
@@ -235,22 +281,31 @@ def test_rollouts_and_metrics_cover_all_five_tasks(interrupted: Interrupted) -> 
     assert {round(rollout["score"], 6) for rollout in interrupted.dumps[1]} <= {0.0, 0.1, 1.0}
 
 
-def test_a_trainer_killed_during_a_checkpoint_sees_every_sample_once_and_in_order(interrupted: Interrupted) -> None:
+def test_a_trainer_that_gets_sigterm_saves_its_step_and_ends(interrupted: Interrupted) -> None:
+    assert 2 <= interrupted.stopped <= 4
+    assert "SIGTERM: the run ends after this step, with a checkpoint" in interrupted.said
+    came = f"ended after step {interrupted.stopped}. The last checkpoint is of step {interrupted.stopped}; the same"
+    assert came in interrupted.said
+
+
+def test_a_run_stopped_and_killed_during_a_checkpoint_sees_every_sample_once_and_in_order(
+    interrupted: Interrupted,
+) -> None:
     run, mix = interrupted.folder, load_mix(interrupted.folder.parent / "mix.yaml")
-    assert interrupted.whole == 2
-    assert list(trained(run / "metrics-2.jsonl")) == [3, 4, 5]
-    assert int((run / "latest_checkpointed_iteration.txt").read_text()) == 5
-    for step in (1, 2, 3, 4, 5):
+    assert interrupted.whole == 4
+    assert list(trained(run / "metrics.jsonl")) == [1, 2, 3, 4, 5, 6]
+    assert int((run / "latest_checkpointed_iteration.txt").read_text()) == 6
+    for step in (1, 2, 3, 4, 5, 6):
         found = [json.loads(rollout["gts"])["truth"] for rollout in rollouts(run / "rollouts" / f"{step}.jsonl")]
         truths = [mix[index].sample.truth for index in range(PROMPTS * (step - 1), PROMPTS * step)]
         assert sorted(found) == sorted(truths * ROLLOUTS)
 
 
 def test_a_resumed_run_repeats_the_lost_steps_to_the_digit(interrupted: Interrupted) -> None:
-    before, after = (trained(interrupted.folder / name) for name in ("metrics.jsonl", "metrics-2.jsonl"))
+    after = trained(interrupted.folder / "metrics.jsonl")
     for key in ("critic/score/mean", "actor/grad_norm", "actor/entropy"):
-        assert before[3][key] == after[3][key]
-    assert interrupted.dumps[3] == rollouts(interrupted.folder / "rollouts" / "3.jsonl")
+        assert interrupted.before[5][key] == after[5][key]
+    assert interrupted.dumps[5] == rollouts(interrupted.folder / "rollouts" / "5.jsonl")
 
 
 def teach_form(folder: Path, mix: Mix) -> None:

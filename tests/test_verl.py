@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,10 @@ from PIL import Image
 
 pytest.importorskip("verl", reason="the 'train' extra is not installed")
 
+from typer.testing import CliRunner
+
 from ssrl_core import Sample
+from ssrl_core.cli import app
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
 from ssrl_core.models.tokens import token_ids
@@ -159,14 +163,21 @@ def test_the_composed_configuration_passes_verls_own_checks(write_mix, tmp_path,
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
 
 
-def test_a_resumed_run_does_not_overwrite_the_metrics_of_the_first(write_mix, tmp_path):
+def test_a_resumed_run_continues_in_the_same_run_of_wandb_and_another_run_does_not(write_mix, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     write_mix(FIVE)
-    recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {tmp_path}/run}}", "recipe.yaml")
+    recipe = write_mix(f"mix: mix.yaml\ntrainer: {{default_local_dir: {tmp_path}/run, logger: [wandb]}}", "recipe.yaml")
     first = prepare("grpo", recipe, device="cpu")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
-    second = prepare("grpo", recipe, device="cpu")
-    assert first.env["VERL_FILE_LOGGER_PATH"] != second.env["VERL_FILE_LOGGER_PATH"]
+    run(without_verl(first), on_step=print)
+    (tmp_path / "run" / CHECKPOINTED).write_text("1")
+    resumed, other = (
+        prepare("grpo", recipe, [f"trainer.resume_mode={mode}"], device="cpu") for mode in ("auto", "disable")
+    )
+    assert first.env["WANDB_RUN_ID"] == resumed.env["WANDB_RUN_ID"] != other.env["WANDB_RUN_ID"]
+    assert f'env_vars.WANDB_RUN_ID="{first.env["WANDB_RUN_ID"]}"' in " ".join(resumed.argv)
+    monkeypatch.setenv("WANDB_RUN_ID", "own")
+    assert prepare("grpo", recipe, device="cpu").env["WANDB_RUN_ID"] == "own"
 
 
 def test_settings_that_verl_leaves_open_can_be_set(write_mix):
@@ -230,6 +241,86 @@ def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_comple
         prepare("sft", write_mix(text, "recipe.yaml"), device="cpu")
 
 
+def test_the_prompts_of_a_model_by_its_hub_name_are_measured_by_an_estimate(write_mix, caplog):
+    write_mix(FIVE)
+    text = "mix: mix.yaml\nactor_rollout_ref: {model: {path: MODEL}}\ndata: {max_prompt_length: 40}"
+    recipe = write_mix(text.replace("MODEL", "Qwen/Qwen2.5-VL-0B-Instruct"), "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"max_prompt_length = 40 is too small: .*\(estimated for Qwen2\.5-VL\)"):
+        prepare("grpo", recipe, device="cpu")
+    recipe = write_mix(text.replace("MODEL", "some/model"), "recipe.yaml")
+    assert prepare("grpo", recipe, device="cpu").tokens == (
+        None,
+        "the model is not on this machine, and its family is unknown",
+    )
+
+
+def test_few_held_out_images_are_a_warning(write_mix, pictures, install_toy, caplog):
+    install_toy()
+    write_mix(f"source: 'folder:{pictures}'\nsize: 64\nheldout: {{samples: 100}}\ntasks: {{toy: }}")
+    prepare("grpo", write_mix("mix: mix.yaml", "recipe.yaml"), device="cpu")
+    assert re.search(r"few held-out images: toy has [1-9] image\(s\) for 100 samples\. ", caplog.text)
+    caplog.clear()
+    write_mix(FIVE)
+    prepare("grpo", write_mix("mix: mix.yaml", "recipe.yaml"), device="cpu")
+    assert "few held-out images" not in caplog.text
+
+
+def test_a_missing_key_of_wandb_is_found_before_the_run(write_mix, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    write_mix(FIVE)
+    recipe = write_mix("mix: mix.yaml\ntrainer: {logger: [console, wandb]}", "recipe.yaml")
+    with pytest.raises(RecipeError, match="there is no key for it: set WANDB_API_KEY"):
+        prepare("grpo", recipe, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        prepare("grpo", recipe, device="cpu")
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123456789")
+    prepare("grpo", recipe, device="cpu")
+
+
+def test_a_recipe_for_other_machines_is_checked_and_summed_up_on_one_screen(write_mix, tmp_path):
+    write_mix(FIVE)
+    recipe = write_mix(
+        "mix: mix.yaml\n"
+        "data: {train_batch_size: 256, max_prompt_length: 700, max_response_length: 300}\n"
+        "actor_rollout_ref:\n"
+        "  model: {path: /elsewhere/qwen2.5-vl-7b-sft}\n"
+        "  actor: {ppo_mini_batch_size: 128, ppo_micro_batch_size_per_gpu: 2}\n"
+        "  rollout: {n: 5, log_prob_micro_batch_size_per_gpu: 4}\n"
+        f"trainer: {{n_gpus_per_node: 8, nnodes: 4, total_training_steps: 360, default_local_dir: {tmp_path}/run}}\n",
+        "recipe.yaml",
+    )
+    result = CliRunner().invoke(app(), ["train", str(recipe), "--dry-run", "--device", "cuda"], catch_exceptions=False)
+    lines = result.output.splitlines()
+    assert result.exit_code == 0 and len(lines) < 20
+    for part in (
+        "qwen2.5-vl-7b-sft, 8.29 billion parameters",
+        "4 node(s) x 8 GPU(s)",
+        "256 prompts x 5 rollouts: 40 rollouts a GPU; 2 update(s) of 640 rollouts, 20 a GPU in 10 micro-batches of 2",
+        "(estimated for Qwen2.5-VL), limit 700; a response 300",
+        "GiB a GPU, of which activations",
+        "every 20 steps, 2 on disk (older ones are removed); 124 GiB each, 247 GiB in all",
+    ):
+        assert part in result.output, part
+    assert not (tmp_path / "run").exists()
+    whole = CliRunner().invoke(app(), ["train", str(recipe), "--dry-run", "--device", "cuda", "-v"]).output
+    assert "ppo_mini_batch_size: 128" in whole and "verl.trainer.main_ppo" in whole
+
+
+def test_a_machine_without_a_gpu_neither_passes_nor_runs_as_one_with_a_gpu(write_mix, tmp_path):
+    write_mix(FIVE)
+    recipe = write_mix(
+        f"mix: mix.yaml\ntrainer: {{n_gpus_per_node: 1, default_local_dir: {tmp_path}/run}}", "recipe.yaml"
+    )
+    with pytest.raises(RecipeError, match=r"trainer\.device = cuda, but the configuration is made for cpu"):
+        prepare("grpo", recipe, ["trainer.device=cuda"], device="cpu")
+    with pytest.raises(RecipeError, match="this machine has no GPU"):
+        run(prepare("grpo", recipe, device="cuda"), on_step=print)
+
+
 @pytest.mark.parametrize(
     ("mistake", "complaint"),
     [
@@ -240,6 +331,12 @@ def test_the_length_of_prompts_is_that_of_all_shapes_of_images_and_of_the_comple
         ("trainer.n_gpus_per_node=8", "n_gpus_per_node x nnodes = 8, but torch finds no GPU"),
         ("actor_rollout_ref.model.path=/nowhere", "model.path = /nowhere: there is no such folder"),
         ("actor_rollout_ref.model.path=FOLDER", "this folder contains no model"),
+        ("trainer.save_on_signal=-1", "trainer.save_on_signal = -1: must be a number of seconds above 0"),
+        ("trainer.time_limit=1h", "trainer.time_limit = '1h': must be a number of seconds"),
+        ("actor_rollout_ref.actor.grad_clip=0.5", "grad_clip: it has no effect: no code .*optim.clip_grad"),
+        ("trainer.balance_batch=false", "trainer.balance_batch: it has no effect: .*legacy trainer"),
+        ("data.truncation=left", "data.truncation: it has no effect: only verl's own dataset"),
+        ("actor_rollout_ref.model.lora.freeze_vision_model=false", "it has no effect: only the Megatron engines"),
     ],
 )
 def test_what_would_fail_after_the_workers_have_started_is_refused(write_mix, tmp_path, mistake, complaint):
@@ -249,6 +346,40 @@ def test_what_would_fail_after_the_workers_have_started_is_refused(write_mix, tm
     assert config["actor_rollout_ref"]["actor"]["optim"]["lr"] == 1e-6  # which PyYAML would take for a text
     with pytest.raises(RecipeError, match=complaint):
         prepare("grpo", recipe, [mistake.replace("FOLDER", str(tmp_path))], device="cpu")
+
+
+@pytest.mark.parametrize(("nodes", "refused"), [(4, False), (2, True)])
+def test_a_checkpoint_of_another_number_of_processes_is_refused_with_what_is_possible(
+    write_mix, tmp_path, nodes, refused
+):
+    write_mix(FIVE)
+    recipe = write_mix(
+        f"mix: mix.yaml\ntrainer: {{n_gpus_per_node: 8, default_local_dir: {tmp_path}/run}}", "recipe.yaml"
+    )
+    shards = tmp_path / "run" / "global_step_20" / "actor"
+    shards.mkdir(parents=True)
+    (shards / "model_world_size_32_rank_0.pt").touch()
+    overrides = [
+        f"trainer.nnodes={nodes}",
+        f"trainer.default_local_dir={tmp_path}/run",
+        "trainer.resume_mode=resume_path",
+    ]
+    overrides += [f"trainer.resume_from_path={shards.parent}"]
+    if not refused:
+        prepare("grpo", recipe, overrides, device="cuda")
+        return
+    merge = rf"model\.path={shards}/huggingface \(python -m .* merge --backend fsdp --local_dir {shards}"
+    with pytest.raises(RecipeError, match=rf"n_gpus_per_node = 16, but .*global_step_20 was saved by 32 .*{merge}"):
+        prepare("grpo", recipe, overrides, device="cuda")
+
+
+def test_the_vision_tower_is_frozen_only_where_frozen_and_trained_parameters_are_apart(write_mix):
+    write_mix(FIVE)
+    recipe = write_mix("mix: mix.yaml\nactor_rollout_ref: {actor: {freeze_vision_tower: true}}", "recipe.yaml")
+    libraries = prepare("grpo", recipe, device="cpu").config["actor_rollout_ref"]["model"]["external_lib"]
+    assert libraries == ["ssrl_core.verl.workers", "ssrl_core.verl.frozen"]
+    with pytest.raises(RecipeError, match=r"needs actor\.strategy = fsdp2, not 'fsdp'"):
+        prepare("grpo", recipe, device="cuda")
 
 
 def test_a_run_does_not_write_over_its_mix(write_mix, tmp_path):
@@ -393,7 +524,7 @@ def test_a_run_reports_verls_metrics_its_exit_code_and_the_prompts_that_it_lost(
         "for uid in (7, 7, 8): print(f'ERROR 12:00 Error in _run_prompt for uid={uid}')\n"
         "raise SystemExit(3)"
     )
-    config = {"trainer": {"total_training_steps": 2, "resume_mode": "auto"}}
+    config = {"trainer": {"total_training_steps": 2, "resume_mode": "auto", "save_on_signal": None, "time_limit": None}}
     env = {"VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
     steps = []
     finished = run(
@@ -417,7 +548,7 @@ def test_a_run_is_started_again_if_ray_does_not_start_in_time(tmp_path):
     )
     code = f"import os; os.chdir({str(tmp_path)!r})\n{program}"
     env = {"VERL_FILE_LOGGER_PATH": str(tmp_path / "run" / "metrics.jsonl")}
-    config = {"trainer": {"total_training_steps": 2, "resume_mode": "disable"}}
+    config = {"trainer": {"total_training_steps": 2, "resume_mode": "auto", "save_on_signal": None, "time_limit": None}}
     launch = Launch((sys.executable, "-c", code), env, config, tmp_path / "mix.yaml", {}, tmp_path / "run")
     assert run(launch, on_step=print).code == 0
     assert (tmp_path / "starts").read_text() == "xxx"

@@ -129,9 +129,11 @@ def by_task(answers: list[Answer]) -> dict[str, Row]:
 
 def train(launch: Launch) -> None:
     """Run verl and print a line for each step."""
-    code, lost, _ = run(launch, on_step=StepLine(launch.steps))
+    code, lost, _, stopped = run(launch, on_step=StepLine(launch.steps))
     if lost:
         console.print(f"the rollouts of {lost} prompts failed; see {launch.folder / 'log.txt'}")
+    if stopped:
+        raise SystemExit(stopped)
     if code:
         tail = (launch.folder / "log.txt").read_text(errors="replace").splitlines()[-30:]
         raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {launch.folder / 'log.txt'}"]))

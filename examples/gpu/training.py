@@ -85,9 +85,11 @@ def go(path: Path, overrides: list[str], scale: Scale, *, stage: Any = "grpo") -
         line(step, metrics)
         found.append(metrics)
 
-    code, lost, _ = run(launch, on_step=on_step)
+    code, lost, _, stopped = run(launch, on_step=on_step)
     if code or lost:
-        raise SystemExit(f"verl ended with code {code}, {lost} prompts lost; see {launch.folder / 'log.txt'}")
+        raise SystemExit(
+            stopped or f"verl ended with code {code}, {lost} prompts lost; see {launch.folder / 'log.txt'}"
+        )
     return found
 
 

@@ -190,9 +190,11 @@ def trained(kind: str, mix: Path, folder: Path, overrides: list[str]) -> Path:
     below = "huggingface" if kind == "sft" else "actor/huggingface"
     result = folder / kind / f"global_step_{launch.steps}" / below
     if not (result / "config.json").exists():
-        code, lost, _ = run(launch, on_step=StepLine(launch.steps))
+        code, lost, _, stopped = run(launch, on_step=StepLine(launch.steps))
         if code or lost or not (result / "config.json").exists():
-            raise SystemExit(f"verl ended with code {code}, {lost} prompts failed; see {launch.folder / 'log.txt'}")
+            raise SystemExit(
+                stopped or f"verl ended with code {code}, {lost} prompts failed; see {launch.folder / 'log.txt'}"
+            )
     return result.resolve()
 
 

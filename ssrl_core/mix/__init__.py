@@ -35,6 +35,7 @@ __all__ = [
     "Slot",
     "SplitName",
     "TaskConfig",
+    "few_images",
     "load_mix",
     "single_task_mix",
 ]
@@ -97,6 +98,11 @@ class Mix:
         return {bound.task.name: total / len(self) for bound, total in zip(self._bound, totals, strict=True)}
 
     @property
+    def images(self) -> dict[str, int | None]:
+        """The number of images that each task can draw in this split; None for a source without end."""
+        return {bound.task.name: bound.images.count for bound in self._bound}
+
+    @property
     def rejections(self) -> dict[str, Counter[str]]:
         """Images that this object has not used so far, by task and reason."""
         return {bound.task.name: bound.rejections for bound in self._bound}
@@ -134,6 +140,26 @@ class Mix:
             for level in bound.levels:
                 for number in range(count):
                     yield bound.make(number, level=level)
+
+
+def few_images(heldout: Mapping[str, tuple[int | None, float]], *, least: int = 20) -> str:
+    """A warning about tasks that are measured on few images; empty if there are none.
+
+    Args:
+        heldout: task -> its held-out images, None for a source without end, and its held-out samples.
+        least: so many images are enough.
+    """
+    few = [
+        f"{task} has {images} image(s) for {samples:.0f} samples"
+        for task, (images, samples) in heldout.items()
+        if images is not None and images < min(least, samples)
+    ]
+    if not few:
+        return ""
+    return (
+        f"few held-out images: {', '.join(few)}. Accuracy on them says little about other images: use more images, or "
+        "raise heldout.fraction"
+    )
 
 
 def load_mix(path: str | Path, *, split: SplitName = "train", thinking: Thinking | None = None) -> Mix:

@@ -6,45 +6,72 @@ verl would report the same mistakes later, or not at all. ``stage`` is the train
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import netrc
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ..errors import PluginFailed, RecipeError
 from ..form import COMPLETION, DIRECT, Thinking, extract_answer, opens_thinking
-from ..mix import Example, SplitName, load_mix
+from ..mix import Example, SplitName, few_images, load_mix
 from ..mix.file import read_mix
 from ..mix.schedule import stages
 from ..models.loading import ModelError, check_folder, load_processor, written
-from ..models.tokens import token_ids
+from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits
 from ..resume import ResumableFolder, plan_of_mix
 from ..reward import VERIFIER_LIMIT, Key, fault_of, judged, right_completion
 from .form import check_form, turn_of
 from .recipe import SAMPLER, Stage
+from .stopping import CHECKPOINTED, last_saved
 
 logger = logging.getLogger(__name__)
 
 SAMPLES_PER_LEVEL = 16
 """Training samples of each task and level from which the longest prompts are taken for the check of lengths."""
 
-CHECKPOINTED = "latest_checkpointed_iteration.txt"
-"""verl's file in a run's folder that holds the step of the last complete checkpoint."""
+
+class Tokens(NamedTuple):
+    """Lengths of the prompts of a run.
+
+    Attributes:
+        most: tokens of the longest prompt that was tried, in a cold start with its completion; None if unknown.
+        how: ``"counted"``, ``"estimated for FAMILY"``, or why it is unknown.
+    """
+
+    most: int | None
+    how: str
 
 
-def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) -> list[Example]:
-    """Examples of every task at every level, after all checks of a run.
+def check_run(
+    stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path, *, elsewhere: bool
+) -> tuple[list[Example], Tokens]:
+    """Examples of every task at every level, and the length of the longest prompt, after all checks of a run.
 
-    Raises an error for a machine, model, mix, schedule, completion, prompt or folder that the run cannot use.
+    Args:
+        stage: of training.
+        config: verl's composed configuration.
+        mix: path of the mix file.
+        folder: of the run.
+        elsewhere: whether another machine will run it, which may have a model that is not here.
+
+    Raises:
+        SSRLError: a machine, model, mix, schedule, completion, prompt or folder that the run cannot use.
     """
     if folder / "mix.yaml" == mix:
         raise RecipeError(f"trainer.default_local_dir = {folder}: the run would overwrite {mix} with a copy")
     check_machine(config)
-    processor = check_model(stage, config)
+    check_checkpoint(stage, config, folder)
+    processor = check_model(stage, config, elsewhere=elsewhere)
+    check_wandb(config)
     check_schedule(stage, config, mix)
+    check_images(mix)
     examples = try_everything(mix)
     check_forms(stage, config, mix, examples, processor)
     if stage == "grpo" and config["data"]["custom_cls"]["name"] == "AdaptiveMixDataset":
@@ -59,9 +86,8 @@ def check_run(stage: Stage, config: Mapping[str, Any], mix: Path, folder: Path) 
             )
         # Its constructor raises RecipeError for settings that it cannot use.
         AdaptiveMixDataset(str(mix), tokenizer=None, config=config["data"])
-    if processor is not None:
-        check_length(stage, config, mix, chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL)), processor)
-    return examples
+    tried = chain(examples, load_mix(mix).some_of_each(SAMPLES_PER_LEVEL))
+    return examples, check_length(stage, config, mix, tried, processor)
 
 
 def tell_vllm(config: Mapping[str, Any], examples: Sequence[Example]) -> None:
@@ -90,15 +116,65 @@ def check_machine(config: Mapping[str, Any]) -> None:
     if trainer["device"] == "cpu" and processes > 1:
         raise RecipeError(
             f"trainer.n_gpus_per_node x nnodes = {processes}, but torch finds no GPU on this machine. Use a machine "
-            "with GPUs, or set both to 1 to train on the CPU"
+            "with GPUs, or set both to 1 to train on the CPU. --device cuda checks the recipe for machines with GPUs"
         )
 
 
-def check_model(stage: Stage, config: Mapping[str, Any]) -> Any:
+def check_checkpoint(stage: Stage, config: Mapping[str, Any], folder: Path) -> None:
+    """Raise RecipeError for a checkpoint of another number of processes. verl would fail to load it on the cluster."""
+    trainer = config["trainer"]
+    checkpoint = folder / f"global_step_{last_saved(folder)}"
+    if trainer["resume_mode"] == "resume_path":
+        checkpoint = Path(trainer["resume_from_path"] or "")
+    elif not has_checkpoints(config, folder):
+        return
+    shards = checkpoint / "actor" if stage == "grpo" else checkpoint
+    processes = trainer["n_gpus_per_node"] * trainer["nnodes"]
+    sizes = {int(path.name.split("_")[3]) for path in shards.glob("model_world_size_*_rank_0.pt")}
+    if sizes and processes not in sizes:
+        key = "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
+        model, make = shards / "huggingface", ""
+        if not model.is_dir():
+            make = f" (python -m verl.model_merger merge --backend fsdp --local_dir {shards} --target_dir {model})"
+        raise RecipeError(
+            f"trainer.nnodes x n_gpus_per_node = {processes}, but {checkpoint} was saved by {min(sizes)} process(es). "
+            f"verl 0.9.1 loads it with {min(sizes)} only. Use as many, or start a new run from its weights, with a new "
+            f"optimizer: {key}={model}{make}, and another folder in trainer.default_local_dir"
+        )
+
+
+def check_wandb(config: Mapping[str, Any]) -> None:
+    """Raise RecipeError if the run logs to W&B and W&B is not installed, or would ask for a key."""
+    if "wandb" not in config["trainer"]["logger"] or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise RecipeError("trainer.logger has wandb, which is not installed: pip install wandb")
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        known = server in netrc.netrc(os.environ.get("NETRC") or None).hosts
+    except (OSError, netrc.NetrcParseError):
+        known = False
+    if not known and not os.environ.get("WANDB_API_KEY"):
+        raise RecipeError(
+            "trainer.logger has wandb, but there is no key for it: set WANDB_API_KEY, run `wandb login`, or set "
+            "WANDB_MODE=offline"
+        )
+
+
+def check_images(mix: Path) -> None:
+    """Log a warning for tasks with few held-out images, on which validation and `ssrl eval` measure."""
+    heldout = load_mix(mix, split="validation")
+    few = few_images({task: (n, heldout.shares[task] * len(heldout)) for task, n in heldout.images.items()})
+    if few:
+        logger.warning("%s: %s", mix, few)
+
+
+def check_model(stage: Stage, config: Mapping[str, Any], *, elsewhere: bool = False) -> Any:
     """The processor of the model as verl loads it, or None if the model is not on this machine.
 
     Raises:
-        RecipeError: the model's path is missing or contains no model, or the model cannot be used.
+        RecipeError: the model's path is missing or contains no model, or the model cannot be used. With ``elsewhere``,
+            a missing folder is only a warning.
     """
     model = config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"]
     name: str = model["path"]
@@ -110,7 +186,9 @@ def check_model(stage: Stage, config: Mapping[str, Any]) -> Any:
     elif name.startswith("~"):  # only a warning, so that a dry run works with verl's default, which begins like this
         logger.warning("%s = %s: no such folder. If this is verl's default, set the path of your model", key, name)
     elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2:  # a name on the hub is OWNER/NAME at most
-        raise RecipeError(f"{key} = {name}: there is no such folder")
+        if not elsewhere:
+            raise RecipeError(f"{key} = {name}: there is no such folder")
+        logger.warning("%s = %s: there is no such folder on this machine", key, name)
     else:
         logger.warning("%s = %s: no such folder; verl will look for a model of this name on the hub", key, name)
     try:
@@ -234,14 +312,20 @@ def check_completion(
 
 def check_length(
     stage: Stage, config: Mapping[str, Any], mix: Path, examples: Iterable[Example], processor: Any
-) -> None:
-    """Raise RecipeError for prompts that are longer than the configuration allows.
+) -> Tokens:
+    """Raise RecipeError for prompts that are longer than the configuration allows. Returns the longest length.
 
     GRPO would fail on the rollouts of such a prompt and go on without them; a cold start would end. In a cold start the
     completion counts as well. Images of one mix have one longer side but different shapes, and so different numbers of
-    tokens; several examples are checked for this reason.
+    tokens; several examples are checked for this reason. Without a processor, the model is not on this machine, and the
+    tokens of a prompt are estimated for its family.
     """
     key, what = ("max_length", "a prompt and completion") if stage == "sft" else ("max_prompt_length", "a prompt")
+    name = (config["model"] if stage == "sft" else config["actor_rollout_ref"]["model"])["path"]
+    family = family_of(name)
+    if processor is None and family is None:
+        return Tokens(None, "the model is not on this machine, and its family is unknown")
+    how = "counted" if family is None or processor is not None else f"estimated for {family.name}"
     data, thinking = config["data"], read_mix(mix)[0].thinking
     limit, settings = data[key], data.get("apply_chat_template_kwargs")
     # Tokenizing images takes time, so only the longest prompt of each task, level and set of image sizes is tokenized.
@@ -249,18 +333,25 @@ def check_length(
     for example in examples:
         alike = (example.recipe.task, example.recipe.level, *(image.size for image in example.sample.images))
         longest[alike] = max(longest.get(alike, example), example, key=lambda one: len(one.prompt))
+    most = 0
     for example in longest.values():
-        length = len(token_ids(processor, example, settings=settings))
-        if stage == "sft":
+        if processor is None:
+            length = estimate_tokens(example, family or FAMILIES[0])
+        else:
+            length = len(token_ids(processor, example, settings=settings))
+        if processor is not None and stage == "sft":
             turn, truth = turn_of(processor, settings), example.sample.truth
             right = right_completion(truth, thinking=thinking, written=turn.written, template=data["completion"])
             length += len(processor.tokenizer(right + turn.end, add_special_tokens=False)["input_ids"])
+        most = max(most, length)
         if length > limit:
             recipe = example.recipe
             raise RecipeError(
                 f"data.{key} = {limit} is too small: {what} of {recipe.task!r}, level {recipe.level!r}, has {length} "
-                f"tokens with this model. Raise data.{key}, or lower 'size' in the mix, now {recipe.size} pixels"
+                f"tokens with this model ({how}). Raise data.{key}, or lower 'size' in the mix, now {recipe.size} "
+                "pixels"
             )
+    return Tokens(most, how)
 
 
 def folder_of(path: Path) -> ResumableFolder:
@@ -271,10 +362,11 @@ def folder_of(path: Path) -> ResumableFolder:
 def plan_of(stage: Stage, config: Mapping[str, Any], mix: Path) -> dict[str, Any]:
     """Everything that the samples and updates of a run depend on, in plain JSON types.
 
-    verl's section ``trainer`` is left out, so that a run can be extended or use other checkpoint intervals. The path of
-    the mix is left out too; what the mix says is part of the plan.
+    verl's sections ``trainer`` and ``ray_kwargs`` are left out, so that a run can be extended, use other checkpoint
+    intervals, and continue on another cluster. The path of the mix is left out too; what the mix says is part of the
+    plan.
     """
-    settings = {key: value for key, value in config.items() if key != "trainer"}
+    settings = {key: value for key, value in config.items() if key not in ("trainer", "ray_kwargs")}
     files = {key: value for key, value in config["data"].items() if key in ("train_files", "val_files")}
     files = {key: f.replace(str(mix), "mix.yaml") if isinstance(f, str) else f for key, f in files.items()}
     return {"stage": stage, **plan_of_mix(load_mix(mix)), "config": settings | {"data": config["data"] | files}}

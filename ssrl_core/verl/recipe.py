@@ -22,6 +22,7 @@ from ..mix.include import Composed, Keys, Kind, dotted, merged
 from ..mix.include import compose as compose_files
 from ..yamlfile import dump
 from . import vllm_cpu
+from .ignored import no_effect
 
 Stage = Literal["sft", "grpo"]
 
@@ -34,7 +35,7 @@ _PRIMARY = {"sft": "sft_trainer_engine", "grpo": "ppo_trainer"}  # names of verl
 _OPEN = re.compile(r"(^|\.)(ray_init|engine_kwargs)$")
 # Settings that verl or this package reads, but verl's defaults do not list.
 _UNLISTED = re.compile(
-    r"^data\.completion$|(^engine|\.fsdp_config)\.mixed_precision$|^reward\.custom_reward_function\.reward_kwargs$"
+    r"^data\.completion$|^trainer\.(save_on_signal|time_limit)$|(^engine|\.fsdp_config)\.mixed_precision$|^reward\.custom_reward_function\.reward_kwargs$"
 )
 
 
@@ -82,10 +83,17 @@ def compose(
     layers = (_defaults(stage, str(mix or recipe.content["mix"]), name=recipe.path.stem), machine, content)
     config: dict[str, Any] = _layered(stage, layers, overrides, recipe)
     where = str(recipe.path)
+    if "cpu" in (device, config["trainer"]["device"]) and config["trainer"]["device"] != device:
+        raise RecipeError(
+            f"{where}: trainer.device = {config['trainer']['device']}, but the configuration is made for {device}, and "
+            "this setting changes neither rollouts nor precision. Remove it. To check a recipe for machines with GPUs, "
+            "use --device cuda"
+        )
     _check_numbers(stage, config, where=where)
     if stage == "grpo":
         _check_batches(config, where=where)
         _leave_filtering_to_verl(config)
+        _freeze_vision_tower(config, where=where)
     config["trainer"]["default_local_dir"] = str(Path(config["trainer"]["default_local_dir"]).resolve())
     return config
 
@@ -101,6 +109,8 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
         "experiment_name": name,
         "default_local_dir": f"runs/{name}",
         "logger": ["console", "file", "tensorboard"],
+        "save_on_signal": None,  # seconds for a checkpoint after a signal; read by ``ssrl_core.verl.processes``
+        "time_limit": None,
     }
     state = ["model", "optimizer", "extra"]
     if stage == "sft":
@@ -135,7 +145,12 @@ def _defaults(stage: Stage, mix: str, *, name: str) -> dict[str, Any]:
             },
         },
         # verl saves the final model only if save_freq is positive. Its default of -1 would leave no model.
-        "trainer": {**trainer, "save_freq": 1_000_000, "v1": {"sampler": {"custom_sampler": dict(SAMPLER)}}},
+        "trainer": {
+            **trainer,
+            "save_freq": 20,
+            "max_actor_ckpt_to_keep": 2,
+            "v1": {"sampler": {"custom_sampler": dict(SAMPLER)}},
+        },
     }
 
 
@@ -160,8 +175,8 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
         "data": {"dataloader_num_workers": 1},  # prepares the next rows during a step
         "actor_rollout_ref": {
             "model": model,
-            "actor": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
-            "ref": {"strategy": "fsdp2", "use_torch_compile": False, "fsdp_config": engine},
+            "actor": {"strategy": "fsdp2", "fsdp_config": engine},
+            "ref": {"strategy": "fsdp2", "fsdp_config": engine},
             "rollout": {
                 **vllm_cpu.SETTINGS,  # without effect unless the recipe says `name: vllm`
                 "name": "transformers",
@@ -172,7 +187,8 @@ def _on_cpu(stage: Stage) -> dict[str, Any]:
         "reward": {"num_workers": 1},
         # With verl's default of 8 storage units, a run on few logical CPUs waits forever for resources.
         "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": 1}}},
-        "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
+        # "local": Ray would join a cluster that is running on the machine, which refuses these numbers.
+        "ray_kwargs": {"ray_init": {"address": "local", "num_cpus": 16, "num_gpus": 1, "include_dashboard": False}},
         "trainer": trainer,
     }
 
@@ -200,7 +216,8 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
         GlobalHydra.instance().clear()
         try:
             with hydra.initialize_config_dir(str(verl_configs), version_base=None):
-                known: Any = OmegaConf.to_container(hydra.compose(name), resolve=False)
+                defaults = hydra.compose(name)
+            known: Any = OmegaConf.to_container(defaults, resolve=False)
             _check_keys(layers[-1], known, recipe)
             primary: dict[str, Any] = {
                 "defaults": [name, "_self_"],
@@ -210,7 +227,12 @@ def _layered(stage: Stage, layers: Sequence[Mapping[str, Any]], overrides: Seque
                 primary = merged(primary, layer, _RECIPE.merges)
             (Path(scratch) / "ssrl.yaml").write_text(dump(primary), encoding="utf-8")
             with hydra.initialize_config_dir(scratch, version_base=None):
-                return OmegaConf.to_container(hydra.compose("ssrl", overrides=list(overrides)), resolve=True)
+                composed = hydra.compose("ssrl", overrides=list(overrides))
+            config: Any = OmegaConf.to_container(composed, resolve=True)
+            for key, reason in no_effect(stage, config):
+                if OmegaConf.select(composed, key) != OmegaConf.select(defaults, key):
+                    raise RecipeError(f"{recipe.where(*key.split('.'))}: it has no effect: {reason}")
+            return config
         except (HydraException, OmegaConfBaseException) as err:
             reason = "\n  ".join(line for line in str(err).splitlines() if line.strip())
             raise RecipeError(f"{recipe.path}, with overrides {list(overrides)}:\n  {reason}") from err
@@ -222,6 +244,22 @@ def _leave_filtering_to_verl(config: Mapping[str, Any]) -> None:
     filters = config["algorithm"]["filter_groups"]["enable"] or v1["sampler"]["sync_refill_failed_groups"]
     if v1["sampler"]["custom_sampler"] == SAMPLER and (filters or v1["trainer_mode"] != "sync"):
         v1["sampler"]["custom_sampler"] = dict.fromkeys(SAMPLER)
+
+
+def _freeze_vision_tower(config: Mapping[str, Any], *, where: str) -> None:
+    """Implement ``freeze_vision_tower``, which verl ignores, in place: the workers import ``frozen``."""
+    policy = config["actor_rollout_ref"]
+    actor, model = policy["actor"], policy["model"]
+    if not actor["freeze_vision_tower"]:
+        return
+    if actor["strategy"] != "fsdp2":
+        raise RecipeError(
+            f"{where}: actor_rollout_ref.actor.freeze_vision_tower = true needs actor.strategy = fsdp2, not "
+            f"{actor['strategy']!r}: other strategies mix frozen and trained parameters in one tensor"
+        )
+    libraries = model["external_lib"]
+    model["external_lib"] = [libraries] if isinstance(libraries, str) else list(libraries or ())
+    model["external_lib"].append("ssrl_core.verl.frozen")
 
 
 _COUNTS = ("trainer.n_gpus_per_node", "trainer.nnodes", "trainer.total_epochs", "data.train_batch_size")
@@ -249,6 +287,9 @@ def _check_numbers(stage: Stage, config: Mapping[str, Any], *, where: str) -> No
     for key in (*_COUNTS_OF[stage], *([] if value(steps) is None else [steps])):
         if not isinstance(value(key), int) or value(key) < 1:
             raise RecipeError(f"{where}: {key} = {value(key)!r}: must be a whole number of at least 1")
+    for key in ("trainer.save_on_signal", "trainer.time_limit"):
+        if value(key) is not None and (not isinstance(value(key), int | float) or not value(key) > 0):
+            raise RecipeError(f"{where}: {key} = {value(key)!r}: must be a number of seconds above 0, or null")
     if not isinstance(rate := value(_RATE[stage]), int | float) or not rate >= 0:
         raise RecipeError(f"{where}: {_RATE[stage]} = {rate!r}: must be a number of at least 0")
 

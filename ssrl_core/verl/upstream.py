@@ -113,6 +113,12 @@ NAMES = (
         "it marks the wrong dimension if all sequences of a batch have one length",
     ),
     Name("replace", "verl.workers.engine_workers.maybe_fix_3d_position_ids", "data", "the same function"),
+    # How a run ends and what it writes (stopping, workers), and the vision tower (frozen).
+    Name("replace", f"{_V1}.trainer_base.PPOTrainer.fit", "self agent_loop_manager", "a run ends after its step"),
+    Name("call", f"{_V1}.trainer_base.PPOTrainer._save_checkpoint", "self", "a checkpoint before the end"),
+    Name("replace", "verl.trainer.sft_trainer.SFTTrainer._get_batch_seqlens", "self data", "so does a cold start"),
+    Name("replace", "verl.utils.tracking.FileLogger", "project_name experiment_name", "a resumed run appends"),
+    Name("replace", f"{_ENGINE}.FSDPEngine._build_fsdp_module", "self module", "verl ignores freeze_vision_tower"),
     # A machine without an accelerator (platform, workers, vllm_cpu).
     Name("extend", "verl.plugin.platform.PlatformBase", None, "verl has no platform for a CPU"),
     Name("register", "verl.plugin.platform.PlatformRegistry.register", "platform", "the same"),

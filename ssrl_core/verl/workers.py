@@ -6,10 +6,12 @@ names of verl are used only here and in ``ssrl_core.verl.sampler``.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import verl.experimental.agent_loop.agent_loop as agent_loop
+import verl.utils.tracking as tracking
 import verl.workers.engine.base as engine_base
 import verl.workers.engine_workers as engine_workers
 from tensordict import TensorDict
@@ -19,6 +21,7 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
 from .agent import TRAJECTORY
+from .stopping import end_on_request
 
 
 def _replica() -> type[RolloutReplica]:
@@ -49,6 +52,18 @@ def _describe_rollouts() -> None:
 
 
 _describe_rollouts()
+
+
+class _AppendingLogger(tracking.FileLogger):
+    """verl's logger ``file``, without truncating the file: a run that was resumed continues in it."""
+
+    def __init__(self, project_name: str, experiment_name: str) -> None:
+        self.filepath = os.environ["VERL_FILE_LOGGER_PATH"]
+        self.fp = open(self.filepath, "ab", buffering=0)  # noqa: SIM115, verl closes it
+
+
+tracking.FileLogger = _AppendingLogger  # type: ignore[misc]
+end_on_request()
 
 
 def _register_cpu_engines() -> None:
