@@ -18,6 +18,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from ssrl_core.errors import RecipeError
+from ssrl_core.verl import memory
+from ssrl_core.verl.ignored import LEGACY, NOWHERE, OF_DATASET, OF_MEGATRON
 from ssrl_core.verl.recipe import compose, read_recipe
 
 FOLDER = Path(__file__).parents[1] / "examples" / "recipes"
@@ -50,6 +52,40 @@ def test_a_wrong_key_is_reported_with_the_file_that_wrote_it(tmp_path: Path) -> 
         compose("grpo", read_recipe(tmp_path / "own.yaml"), [], device="cpu")
 
 
+def readers(name: str, code: dict[str, str]) -> set[str]:
+    """The files of verl that use a name other than to declare it. Classes of configurations only declare."""
+    use = re.compile(rf"^(?!\s*{name}\s*:).*?(\.{name}\b|[\"']{name}[\"']|\b{name}=)", re.MULTILINE)
+    return {path for path, text in code.items() if name in text and use.search(re.sub(r"#.*", "", text))}
+
+
+def test_settings_that_are_refused_as_without_effect_are_read_by_no_code_of_verl() -> None:
+    spec = importlib.util.find_spec("verl")
+    assert spec and spec.origin
+    root = Path(spec.origin).parent
+    code = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+    assert len(code) > 300
+    v1 = {path: text for path, text in code.items() if path.startswith("trainer/ppo/v1/")}
+    others = {path: text for path, text in code.items() if path not in v1 and not path.startswith("workers/config/")}
+    assert readers("clip_grad", others) and readers("save_freq", v1)  # the search finds what is read
+    for key in {**NOWHERE["grpo"], **NOWHERE["sft"]}:
+        name = key.rpartition(".")[2]
+        if name in ("balance_batch", "use_torch_compile", "grad_clip"):  # read as another key, or by the legacy trainer
+            continue
+        assert not readers(name, others | v1), key
+    assert "self.clip_grad" in code["workers/config/optimizer.py"]
+    assert "optimizer_config.clip_grad" in code["workers/engine/fsdp/transformer_impl.py"]
+    assert readers("use_torch_compile", others) <= {
+        path for path in others if path.startswith("workers/engine/") or "torchtitan" in path
+    }
+    for key in LEGACY:
+        assert not readers(key.rpartition(".")[2], v1), key
+    for name in OF_DATASET:
+        found = {path for path in readers(name, v1)}
+        assert not found, (name, found)
+    for name in OF_MEGATRON:
+        assert not readers(name, {path: text for path, text in code.items() if "fsdp" in path}), name
+
+
 def test_there_is_a_recipe_for_every_model_stage_and_machine() -> None:
     models = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b")
     kinds = ("grpo", "grpo-1gpu", "grpo-nodes", "sft", "sft-1gpu")
@@ -67,15 +103,25 @@ def test_a_grpo_recipe_passes_verls_checks_and_is_the_papers(name: str) -> None:
     actor, rollout = policy["actor"], policy["rollout"]
     assert (rollout["n"], rollout["temperature"], rollout["name"]) == (5, 1.0, "vllm")
     assert (actor["use_kl_loss"], actor["kl_loss_coef"], actor["kl_loss_type"]) == (True, 0.01, "low_var_kl")
-    assert (data["max_prompt_length"], data["max_response_length"]) == (4096, 2048)
-    assert (trainer["total_training_steps"], actor["freeze_vision_tower"]) == (360, False)
+    assert (data["max_prompt_length"], data["max_response_length"]) == (1536, 2048)
+    assert rollout["max_model_len"] == 1536 + 2048
+    assert (
+        actor["use_dynamic_bsz"] and rollout["log_prob_use_dynamic_bsz"] and policy["ref"]["log_prob_use_dynamic_bsz"]
+    )
+    packed = actor["ppo_max_token_len_per_gpu"]
+    assert packed == rollout["log_prob_max_token_len_per_gpu"] == policy["ref"]["log_prob_max_token_len_per_gpu"]
+    assert packed >= rollout["max_model_len"]
+    assert (trainer["save_freq"], trainer["max_actor_ckpt_to_keep"], actor["freeze_vision_tower"]) == (20, 2, False)
     gpus = {"grpo": (1, 8), "grpo-1gpu": (1, 1), "grpo-nodes": (4, 8)}[name[name.index("grpo") :]]
     assert (trainer["nnodes"], trainer["n_gpus_per_node"]) == gpus
     if gpus == (1, 1):
         assert policy["model"]["lora_rank"] == 128
         assert policy["model"]["lora"]["merge"]  # vLLM has no adapters for vision towers
     else:
-        assert (data["train_batch_size"], actor["ppo_mini_batch_size"], actor["optim"]["lr"]) == (256, 128, 1e-6)
+        scale = 2 if gpus == (4, 8) else 1  # of the paper's batch
+        assert (data["train_batch_size"], actor["ppo_mini_batch_size"]) == (256 * scale, 128 * scale)
+        assert (trainer["total_training_steps"], actor["optim"]["lr"]) == (360 // scale, 1e-6)
+        assert actor["fsdp_config"]["fsdp_size"] == (8 if gpus == (4, 8) else -1)
     assert trainer["rollout_data_dir"] == f"runs/{name}/rollouts"
 
 
@@ -97,13 +143,14 @@ def test_the_memory_table_of_the_readme_is_what_the_script_prints() -> None:
 
 
 def test_twice_the_gpus_halve_the_memory_of_sharded_parts() -> None:
-    memory = load("memory")
     content = composed("qwen2.5-vl-7b-grpo")
     size = memory.model("Qwen/Qwen2.5-VL-7B-Instruct")
     assert size.parameters == 8_292_166_656  # as published
     eight = memory.need("grpo", content, size)
     content["trainer"]["nnodes"] = 2
     sixteen = memory.need("grpo", content, size)
+    content["actor_rollout_ref"]["actor"]["fsdp_config"]["fsdp_size"] = 8
+    assert memory.need("grpo", content, size).weights == eight.weights  # each node holds a copy
     for part in ("weights", "gradients", "adam", "resting"):
         assert getattr(eight, part) == pytest.approx(2 * getattr(sixteen, part))
     assert eight.weights * 8 == pytest.approx(4 * 8_292_166_656 / 2**30)

@@ -130,10 +130,9 @@ def _interleaved(out: Path, scale: Scale, *, steps: int, anew: bool) -> Metrics:
 
 def recipe(out: Path, scale: Scale) -> dict[str, Any]:
     """Phases and memory of the second step of the recipe of the 3B model for one GPU."""
-    from sizes import SIZES
-
     from ssrl_core.mix import load_mix
     from ssrl_core.models.tiny import build_tiny_model
+    from ssrl_core.verl.sizes import SIZES
 
     model = out / "recipe" / "model"
     build_tiny_model(load_mix(out / "mix.yaml"), model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,28 +17,58 @@ Recipe = Annotated[Path, typer.Argument(help="A recipe: YAML in verl's terms plu
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings of verl in Hydra's grammar, e.g. trainer.total_training_steps=10.")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show verl's own output instead of a line per step.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print verl's configuration, and stop.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show verl's own output instead of a line per step; its whole configuration."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")]
 
 
-def command(recipe: Recipe, overrides: Overrides = None, verbose: Verbose = False, dry_run: DryRun = False) -> None:
-    run_stage("grpo", recipe, overrides, verbose=verbose, dry_run=dry_run)
+class Kind(StrEnum):
+    """Kinds of machines."""
+
+    cuda = "cuda"
+    cpu = "cpu"
 
 
-def run_stage(stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool) -> None:
+Device = Annotated[Kind | None, typer.Option(help="The machine that will run it, for a dry run on another one.")]
+
+
+def command(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+    dry_run: DryRun = False,
+    device: Device = None,
+) -> None:
+    run_stage("grpo", recipe, overrides, verbose=verbose, dry_run=dry_run, device=device)
+
+
+def run_stage(
+    stage: Stage, recipe: Path, overrides: list[str] | None, *, verbose: bool, dry_run: bool, device: Kind | None
+) -> None:
     """Check a stage of training and run it, or print what would run. Exits with verl's code if verl fails."""
     from ..verl.launch import prepare, run
     from ..verl.progress import StepLine
 
-    launch = prepare(stage, recipe, overrides or ())
+    launch = prepare(stage, recipe, overrides or (), device=device.value if device else None)
     if dry_run:
-        typer.echo(yaml.safe_dump(dict(launch.config), sort_keys=False))
-        typer.echo(f"# {launch.folder}/config.yaml will hold this configuration. Then this runs:\n# {launch.command()}")
+        from ..verl.summary import summary
+
+        if verbose:
+            typer.echo(yaml.safe_dump(dict(launch.config), sort_keys=False))
+            typer.echo(f"# {launch.folder}/config.yaml will hold this. Then this runs:\n# {launch.command()}")
+            return
+        typer.echo(f"{recipe}: checked, nothing written. -v prints verl's whole configuration and command\n")
+        typer.echo(summary(stage, launch))
         return
     typer.echo(f"{stage}: {launch.folder}  (verl's own output: log.txt)")
-    code, lost, why = run(launch, on_step=StepLine(launch.steps), echo=verbose)
+    code, lost, why, stopped = run(launch, on_step=StepLine(launch.steps), echo=verbose)
     if lost:
         sys.stderr.write(f"ssrl: the rollouts of {lost} prompt(s) failed; look for 'Error in _run_prompt' in log.txt\n")
+    if stopped:
+        sys.stderr.write(f"ssrl: {stopped}\n")
+        raise typer.Exit(code)
     if code:
         log = launch.folder / "log.txt"
         if not verbose:

@@ -1,4 +1,4 @@
-"""The published sizes of the models of the recipes, from their ``config.json``."""
+"""The published sizes of the models of the recipes, from their ``config.json``, for machines without the models."""
 
 from __future__ import annotations
 
@@ -58,13 +58,16 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def empty_model(name: str) -> Any:
-    """A model of a published size, without storage for its weights."""
+    """A model of a published size, or of a folder, without storage for its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    size = SIZES[name]
-    # The text part has a setting of its own for tied word embeddings.
-    text = {**size["text_config"], "tie_word_embeddings": size["tie_word_embeddings"]}
-    config = AutoConfig.for_model(**{**size, "text_config": text})
+    if name in SIZES:
+        size = SIZES[name]
+        # The text part has a setting of its own for tied word embeddings.
+        text = {**size["text_config"], "tie_word_embeddings": size["tie_word_embeddings"]}
+        config = AutoConfig.for_model(**{**size, "text_config": text})
+    else:
+        config = AutoConfig.from_pretrained(name)
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
