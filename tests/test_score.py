@@ -53,6 +53,19 @@ def test_the_form_is_worth_what_it_was_worth_in_the_mix(toy, tmp_path):
     assert rescore([file])["tasks"]["toy@?"]["score"] == pytest.approx(0.4)
 
 
+def test_the_form_can_be_given_another_worth(toy, tmp_path):
+    file = write_lines(tmp_path / "rollouts.jsonl", plain(WRONG, format_weight=0.4, score=0.4), plain(RIGHT, score=1.0))
+    result = CliRunner().invoke(
+        app(), ["score", str(file), "--format-weight", "0.25", "-o", str(tmp_path / "new"), "--json"]
+    )
+    facts = json.loads(result.output)["tasks"]["toy@?"]
+    assert (facts["score"], facts["differ"]) == (pytest.approx((0.25 + 1) / 2), 1)
+    assert [json.loads(line)["score"] for line in (tmp_path / "new").read_text().splitlines()] == [0.25, 1.0]
+    again = rescore([tmp_path / "new"])["tasks"]["toy@?"]
+    assert again["differ"] == 0
+    assert CliRunner().invoke(app(), ["score", str(file), "--format-weight", "1.5"]).exit_code == 2
+
+
 def test_scores_that_a_changed_verifier_gives_otherwise_are_counted(install_toy, tmp_path):
     install_toy()
     lines = [plain(text) | score(Key("toy", "A"), text) for text in (RIGHT, WRONG, WRONG, FORMLESS)]

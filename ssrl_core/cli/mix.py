@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import SSRLError
+from ..mix import few_images
 from ..mix.file import MixConfig, Where, read_mix
 from ..mix.schedule import SplitName, Stage, Turns, stages
 from ..mix.tasks import BoundTask, bind_task
@@ -193,6 +194,11 @@ def _tasks(tasks: Mapping[str, Any]) -> Iterator[str]:
             images = ["> 1,000,000" if count is None else str(count) for count in task["images"].values()]
             rows[-1] += [str(task["seed"]), options or "-", *images, task["source"]]
     yield table(rows, indent="  ")
+    counts = {
+        name: (task["images"]["heldout"], task["heldout_samples"]) for name, task in tasks.items() if "images" in task
+    }
+    if few := few_images(counts):
+        yield f"  WARNING: {few}"
     skipped = {task["source"]: task["skipped"] for task in tasks.values() if task.get("skipped")}
     yield from (f"  left out of {source}: {counted(reasons)}" for source, reasons in skipped.items())
 

@@ -28,7 +28,13 @@ SAME = 1e-6
 _MEANS = ("score", "acc", "format")
 
 
-def rescore(paths: Sequence[Path], *, output: Path | None = None, thinking: Thinking | None = None) -> dict[str, Any]:
+def rescore(
+    paths: Sequence[Path],
+    *,
+    output: Path | None = None,
+    thinking: Thinking | None = None,
+    format_weight: float | None = None,
+) -> dict[str, Any]:
     """The rewards of saved rollouts under the verifiers that are installed now, summed up by task and level.
 
     Args:
@@ -37,6 +43,7 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None, thinking: Thin
             ``thinking``, ``opened`` and the saved ``score``.
         thinking: judge by this mode instead of the saved one; None keeps it.
         output: file for the lines with their new scores; None writes nothing.
+        format_weight: share of the format in the reward, in [0, 1), instead of the saved one. The lines get it too.
 
     Returns:
         ``tasks``: ``task@level`` -> ``n`` rollouts; means of ``score``, ``acc`` and ``format``; number of verifiers
@@ -53,10 +60,13 @@ def rescore(paths: Sequence[Path], *, output: Path | None = None, thinking: Thin
         with written_whole(output) if output else nullcontext() as file:
             rollouts = _understood(_lines(paths), skipped, thinking=thinking)
             while batch := list(islice(rollouts, BATCH)):
+                if format_weight is not None:
+                    batch = [(facts, (replace(key, format_weight=format_weight), c)) for facts, (key, c) in batch]
                 rewards: Sequence[dict[str, Any]] = score_all([case for _, case in batch])
                 for (facts, (key, _)), new in zip(batch, rewards, strict=True):
                     _count(sums.setdefault(f"{key.task}@{key.level}", Counter()), new, saved=facts.get("score"))
                     if file is not None:
+                        new |= {} if format_weight is None else {"format_weight": format_weight}
                         file.write((json.dumps({**facts, **new}, ensure_ascii=False) + "\n").encode(errors="replace"))
             if not sums:
                 reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common()) or "they are empty"
@@ -138,6 +148,11 @@ def command(
     thinking: Annotated[
         Thinking | None, typer.Option(help="Judge by this mode of thinking instead of the saved one.")
     ] = None,
+    format_weight: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.999, help="Share of the format in the reward, instead of the saved one."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    show(rescore(files, output=output, thinking=thinking), text_of_scores, as_json=as_json)
+    facts = rescore(files, output=output, thinking=thinking, format_weight=format_weight)
+    show(facts, text_of_scores, as_json=as_json)
