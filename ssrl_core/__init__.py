@@ -1,27 +1,41 @@
 """ssrl_core: self-supervised spatial RL with pretext tasks as plugins.
 
-This module re-exports what a plugin needs. ``answers`` has scorers, ``drawing`` labels, grids and markers, ``prompts``
-wordings, and ``regions`` random places in an image.
+This module re-exports what a plugin needs: hooks, types and errors. ``answers`` has scorers, ``drawing`` labels, grids
+and markers, ``prompts`` wordings, and ``regions`` random places in an image.
+
+It also re-exports what a program needs that uses tasks, and imports it on first use:
+
+    load_mix(path)          a Mix: its samples by index, each an Example with recipe, sample and prompt
+    render(recipe)          the Sample of a Recipe again: images, truth, params
+    Key.of(example, ...)    everything that the reward of a completion depends on besides the completion
+    score(key, completion)  the reward: score, acc, format, error and pred
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import SourceError, SourceRejected, SSRLError
 from .hookspecs import API_VERSION, SourcePlugin, TaskPlugin, hookimpl
 from .types import ImageSource, Intrinsics, Level, Recipe, Sample, SourceImage, TaskInfo, Verdict
 
 if TYPE_CHECKING:
+    from .mix import Mix, load_mix
     from .options import Options
+    from .reward import Key, score
+    from .sample import Example, render
 
 __version__ = "0.1.0"
 
 __all__ = [
     "API_VERSION",
+    "Example",
     "ImageSource",
     "Intrinsics",
+    "Key",
     "Level",
+    "Mix",
     "Options",
     "Recipe",
     "SSRLError",
@@ -34,13 +48,22 @@ __all__ = [
     "TaskPlugin",
     "Verdict",
     "hookimpl",
+    "load_mix",
+    "render",
+    "score",
 ]
 
+# Modules that are imported when one of their names is used first. ``ssrl list`` needs none of them, and the last three
+# are above this one: they import it.
+_LATER = {
+    **dict.fromkeys(("Options",), "options"),
+    **dict.fromkeys(("Mix", "load_mix"), "mix"),
+    **dict.fromkeys(("Example", "render"), "sample"),
+    **dict.fromkeys(("Key", "score"), "reward"),
+}
 
-def __getattr__(name: str) -> type[Options]:
-    # pydantic accounts for most of the import time of this package; ``ssrl list`` does not need it.
-    if name == "Options":
-        from .options import Options
 
-        return Options
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_the_recipe_in_the_readme_is_valid(write_mix, tmp_path):
     path = write_mix(recipe, "grpo.yaml")
     launch = prepare("grpo", path, [f"trainer.default_local_dir={tmp_path}/run"], device="cuda")
     assert launch.steps == 360
+
+
+def test_the_python_code_in_the_readme_runs(write_mix, tmp_path, monkeypatch, capsys):
+    write_mix('source: "synthetic:?width=96&height=72"\nsize: 64\nheldout: {samples: 2}\ntasks: {flipped_patch: }')
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(README, "python")
+    exec(code, {})
+    assert "'format': 1.0" in capsys.readouterr().out
+    assert (tmp_path / "puzzle.png").exists()
+
+
+def test_the_example_in_python_runs(write_mix, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="the 'train' extra is not installed")
+    write_mix('source: "synthetic:?width=96&height=72"\nsize: 64\nheldout: {samples: 2}\ntasks: {flipped_patch: }')
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(ROOT / "examples" / "python" / "explore.py"))
+    assert found["rewards"] == [1.0, 0.1, 0.0]
+    assert found["batch"]["prompt"] == [found["mix"][k].prompt for k in range(4)]
 
 
 def test_the_readme_lists_every_command():
