@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ssrl_core.errors import SSRLError
+from ssrl_core.errors import RecipeError, SSRLError
 from ssrl_core.mix import load_mix
 from ssrl_core.models import vllm
+from ssrl_core.verl.checks import tell_vllm
 
 MIX = """
 source: "synthetic:?width=192&height=144"
@@ -112,3 +113,20 @@ def test_the_reason_is_the_cause_and_not_its_consequences(cause: str, advice: st
 
 def test_a_log_without_an_exception_has_no_reason() -> None:
     assert vllm.reason("INFO 11-26 [core.py:1] starting\n") is None
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, 150), (150, 150), (200, 200)])
+def test_vllm_gets_the_longest_sequence_unless_the_recipe_has_it(given: int | None, found: int) -> None:
+    config = grpo_config(max_model_len=given)
+    tell_vllm(config, [])
+    assert config["actor_rollout_ref"]["rollout"]["max_model_len"] == found
+
+
+def test_a_longest_sequence_that_cuts_completions_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"max_model_len = 149 cuts completions short: .* = 150"):
+        tell_vllm(grpo_config(max_model_len=149), [])
+
+
+def grpo_config(*, max_model_len: int | None) -> dict[str, Any]:
+    rollout = {"name": "vllm", "limit_images": 5, "engine_kwargs": {"vllm": {}}, "max_model_len": max_model_len}
+    return {"data": {"max_prompt_length": 100, "max_response_length": 50}, "actor_rollout_ref": {"rollout": rollout}}

@@ -15,8 +15,10 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.txt
+# Your site may also need --partition and --account.
 set -eu
 GPUS=8
+# . /shared/venv/bin/activate             # the environment of ssrl-core, if it is not that of `sbatch`
 
 # Every process of Ray gets the environment of its `ray start`, so all of this must come first.
 export HF_HOME=${HF_HOME:-$PWD/.hf}       # models: a folder that all nodes see
@@ -35,12 +37,20 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     srun --overlap --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$head" \
         ray start --address="$RAY_ADDRESS" --num-gpus=$GPUS --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
-until ray status --address="$RAY_ADDRESS" | grep -q "/$((GPUS * SLURM_NNODES)).0 GPU"; do sleep 5; done
+for try in $(seq 120); do                 # ten minutes
+    if ray status --address="$RAY_ADDRESS" | grep -q "/$((GPUS * SLURM_NNODES)).0 GPU"; then break; fi
+    if [ "$try" = 120 ]; then echo "not all GPUs have joined the Ray cluster" >&2; exit 3; fi
+    sleep 5
+done
 
 ssrl train "$@" trainer.nnodes="$SLURM_NNODES" trainer.n_gpus_per_node=$GPUS trainer.save_on_signal=800 &
 trap 'kill -TERM $!' TERM
 code=0
-wait $! || code=$?                        # the signal ends this `wait` early
-while kill -0 $! 2>/dev/null; do wait $! || code=$?; done
-if [ $code = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+wait $! || true                           # the signal ends this `wait` early
+while kill -0 $! 2>/dev/null; do wait $! || true; done
+wait $! || code=$?
+# 143: ended by the signal. 1: verl failed, perhaps with a node.
+if [ $code = 143 ] || { [ $code = 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; }; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
 exit $code

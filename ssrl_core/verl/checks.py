@@ -94,13 +94,22 @@ def tell_vllm(config: Mapping[str, Any], examples: Sequence[Example]) -> None:
     """Set what vLLM must know of the mix, in place, where the recipe does not say it.
 
     Without it, vLLM reserves memory for videos and for the longest sequence that the model can read.
+
+    Raises:
+        RecipeError: max_model_len is shorter than the longest prompt and completion. verl would cut completions.
     """
     rollout, data = config["actor_rollout_ref"]["rollout"], config["data"]
     settings = rollout["engine_kwargs"]["vllm"]
     if not rollout.get("limit_images"):
         settings.setdefault("limit_mm_per_prompt", media_limits(examples))
+    longest = data["max_prompt_length"] + data["max_response_length"]
     if rollout["max_model_len"] is None:
-        rollout["max_model_len"] = data["max_prompt_length"] + data["max_response_length"]
+        rollout["max_model_len"] = longest
+    elif rollout["name"] == "vllm" and rollout["max_model_len"] < longest:
+        raise RecipeError(
+            f"actor_rollout_ref.rollout.max_model_len = {rollout['max_model_len']} cuts completions short: "
+            f"data.max_prompt_length + data.max_response_length = {longest}. Raise it, or set it to null"
+        )
 
 
 def check_engine(config: Mapping[str, Any]) -> None:
