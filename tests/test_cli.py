@@ -220,7 +220,11 @@ def test_a_dry_run_prints_configuration_and_command_and_writes_nothing(ssrl, wri
     mix = write_mix(SMALL)
     write_mix("mix: mix.yaml\ntrainer: {total_training_steps: 7, save_freq: 3}", "base.yaml")
     recipe = write_mix("include: base.yaml\ntrainer: {save_freq: 5}", "recipe.yaml")
-    done = ssrl("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
+    dry_run = ("train", recipe, f"trainer.default_local_dir={tmp_path}/run", "+data.note=here", "--dry-run")
+    brief = ssrl(*dry_run)
+    assert brief.code == 0, brief.err
+    assert "7 steps of" in brief.out and "every 5 steps" in brief.out
+    done = ssrl(*dry_run, "-v")
     assert done.code == 0, done.err
     assert "-m verl.trainer.main_ppo" in done.out
     assert not (tmp_path / "run").exists()

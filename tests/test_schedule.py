@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssrl_core.errors import MixError, RecipeError
+from ssrl_core.form import extract_answer
 from ssrl_core.mix import load_mix
 from ssrl_core.mix.schedule import Stage, Turns
 
@@ -219,7 +220,7 @@ def test_a_run_that_is_resumed_in_the_middle_of_a_stage_sees_the_remaining_sampl
     assert rows(seen) + rows(second) == uninterrupted
 
 
-def sft_loaders(path, processes, *, batch):
+def sft_loaders(path, processes, processor, *, batch):
     """What verl's SFT trainer builds on each of so many processes, with its own code."""
     from omegaconf import OmegaConf
     from verl.trainer.sft_trainer import SFTTrainer
@@ -230,20 +231,16 @@ def sft_loaders(path, processes, *, batch):
         """Rows as they are before a tokenizer sees them."""
 
         def __init__(self, path):
-            self.completion, self.max_samples, self.parquet_files = "{truth}", -1, str(path)
-            self.apply_chat_template_kwargs, self.tokenizer = {}, None
+            self.completion, self.max_samples, self.parquet_files = None, -1, str(path)
+            self.apply_chat_template_kwargs, self.processor, self.tokenizer = {}, processor, processor.tokenizer
             self._read_files_and_process()
 
         def __getitem__(self, item):
             row = self.dataframe.iloc[item].to_dict()
-            return row["messages"][0]["content"], row["messages"][1]["content"]
-
-    import verl.utils.tokenizer.chat_template as template
+            return row["messages"][0]["content"], extract_answer(row["messages"][1]["content"])
 
     config = OmegaConf.create({"data": {"train_batch_size": batch, "pad_mode": "no_padding", "num_workers": 0}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(template, "extract_system_prompt_and_generation", lambda *_, **__: ("", ""))
-        dataset = Texts(path)
+    dataset = Texts(path)
     loaders = []
     for rank in range(processes):
         engine = SimpleNamespace(
@@ -257,11 +254,11 @@ def sft_loaders(path, processes, *, batch):
     return loaders
 
 
-def test_the_cold_start_too_goes_through_a_schedule_in_order(write_mix):
+def test_the_cold_start_too_goes_through_a_schedule_in_order(write_mix, tiny_model):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     path = write_mix(MIX.replace("200", "40") + SCHEDULE.replace("120", "24"))
     mix = load_mix(path)
-    steps = list(zip(*sft_loaders(path, 2, batch=8), strict=True))
+    steps = list(zip(*sft_loaders(path, 2, tiny_model(MIX)[1], batch=8), strict=True))
     assert len(steps) == 5
     for step, batches in enumerate(steps):
         seen = sorted(row for batch in batches for row in batch)
@@ -269,24 +266,24 @@ def test_the_cold_start_too_goes_through_a_schedule_in_order(write_mix):
         assert seen == sorted((example.prompt, example.sample.truth) for example in examples)
 
 
-def test_a_resumed_cold_start_sees_the_remaining_samples(write_mix):
+def test_a_resumed_cold_start_sees_the_remaining_samples(write_mix, tiny_model):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     path = write_mix(MIX.replace("200", "40") + SCHEDULE.replace("120", "24"))
-    (whole,) = sft_loaders(path, 1, batch=8)
+    (whole,) = sft_loaders(path, 1, tiny_model(MIX)[1], batch=8)
     uninterrupted = list(whole)
-    (first,) = sft_loaders(path, 1, batch=8)
+    (first,) = sft_loaders(path, 1, tiny_model(MIX)[1], batch=8)
     batches = iter(first)
     seen = [next(batches), next(batches)]
-    (second,) = sft_loaders(path, 1, batch=8)
+    (second,) = sft_loaders(path, 1, tiny_model(MIX)[1], batch=8)
     second.load_state_dict(first.state_dict())
     assert seen + list(second) == uninterrupted
 
 
-def test_without_a_schedule_the_cold_start_is_shuffled_by_verl_as_ever(write_mix):
+def test_without_a_schedule_the_cold_start_is_shuffled_by_verl_as_ever(write_mix, tiny_model):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     path = write_mix(MIX.replace("200", "40"))
     mix = load_mix(path)
-    (loader,) = sft_loaders(path, 1, batch=8)
+    (loader,) = sft_loaders(path, 1, tiny_model(MIX)[1], batch=8)
     order = list(loader.sampler)
     assert order != sorted(order)
     first = next(iter(loader))

@@ -146,11 +146,11 @@ def _counter(model: str) -> tuple[CountTokens, str]:
     """A function that counts the tokens of a prompt for a model, and the words that say how."""
     try:
         processor = load_processor(model)
-    except ModelError:
+    except ModelError as err:
         is_path = Path(model).exists() or model.startswith((".", "/", "~"))
         family = None if is_path else family_of(model)
         if family is None:
-            raise
+            raise SSRLError(f"--model {model}: {err}") from err
         return partial(estimate_tokens, family=family), f"estimated for {family.name}: the processor cannot be loaded"
     return lambda example: len(token_ids(processor, example)), "counted with the model"
 
