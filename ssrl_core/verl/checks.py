@@ -276,8 +276,8 @@ def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
     data, trainer = config["data"], config["trainer"]
     if stage == "grpo" and data["shuffle"]:
         raise RecipeError(f"data.shuffle = {data['shuffle']}: must be false, because {mix} has a schedule")
-    samples, limit, batch = mix_config.samples, data.get("train_max_samples") or -1, data["train_batch_size"]
-    per_epoch = (min(samples, limit) if limit > 0 else samples) // batch
+    samples, batch = mix_config.samples, data["train_batch_size"]
+    per_epoch = steps_per_epoch(config, samples)
     steps = min(per_epoch * trainer["total_epochs"], trainer["total_training_steps"] or sys.maxsize)
     if steps > per_epoch:
         raise RecipeError(
@@ -292,6 +292,12 @@ def check_schedule(stage: Stage, config: Mapping[str, Any], mix: Path) -> None:
             "later ones; the schedule covers %d samples",
             *(steps, batch, reached, len(planned), mix, samples),
         )
+
+
+def steps_per_epoch(config: Mapping[str, Any], samples: int) -> int:
+    """Number of steps in which a run goes through the samples of a mix once."""
+    limit = config["data"].get("train_max_samples") or -1  # in verl, -1 means no limit
+    return (min(samples, limit) if limit > 0 else samples) // int(config["data"]["train_batch_size"])
 
 
 def check_completion(

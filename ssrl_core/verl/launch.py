@@ -32,7 +32,17 @@ from ..mix import load_mix
 from ..mix.include import self_contained
 from ..models.vllm import reason
 from ..resume import name_holder
-from .checks import Tokens, check_engine, check_run, folder_of, has_checkpoints, plan_of, settle, tell_vllm
+from .checks import (
+    Tokens,
+    check_engine,
+    check_run,
+    folder_of,
+    has_checkpoints,
+    plan_of,
+    settle,
+    steps_per_epoch,
+    tell_vllm,
+)
 from .processes import Family, Stop, signals
 from .recipe import Stage, compose, override, read_recipe
 from .stopping import CHECKPOINTED, REQUEST, last_saved
@@ -224,11 +234,8 @@ def start_next_epoch(launch: Launch) -> None:
 
     verl 0.9.1 goes on with the epoch that has ended: it finds no row, and would train an epoch less, or nothing.
     """
-    data = launch.config["data"]
-    samples, limit = len(load_mix(launch.mix)), data.get("train_max_samples") or -1
-    per_epoch = (min(samples, limit) if limit > 0 else samples) // data["train_batch_size"]
-    step = int((launch.folder / CHECKPOINTED).read_text())
-    if step % per_epoch == 0:
+    step = last_saved(launch.folder)
+    if step and step % steps_per_epoch(launch.config, len(load_mix(launch.mix))) == 0:
         for state in (launch.folder / f"global_step_{step}").glob("data_*.pt"):
             state.rename(state.with_suffix(".ended"))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..mix import load_mix
+from .checks import steps_per_epoch
 from .launch import Launch
 from .memory import GIB, GPU, Need, checkpoint_bytes, model, model_of, need
 from .recipe import Stage
@@ -63,7 +64,9 @@ def _steps(stage: Stage, launch: Launch, gpus: int) -> Iterator[tuple[str, str]]
     config: Any = launch.config
     data, trainer = config["data"], config["trainer"]
     batch = data["train_batch_size"]
-    steps = trainer["total_training_steps"] or len(load_mix(launch.mix)) // batch * trainer["total_epochs"]
+    steps = (
+        trainer["total_training_steps"] or steps_per_epoch(config, len(load_mix(launch.mix))) * trainer["total_epochs"]
+    )
     tokens = launch.tokens
     longest = (
         f"{tokens.most} at most ({tokens.how})" if tokens and tokens.most else f"unknown ({tokens and tokens.how})"

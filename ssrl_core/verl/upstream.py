@@ -45,12 +45,19 @@ NAMES = (
     Name("call", "verl.trainer.sft_trainer.main", None, "the process of a cold start"),
     # Data (dataset).
     Name("extend", f"{_SFT}.__init__", "self parquet_files tokenizer config processor max_samples", "cold-start rows"),
-    Name("extend", f"{_SFT}._read_files_and_process", "self", "rows come from a mix and not from Parquet files"),
+    Name("extend", f"{_SFT}._download", "self", "rows come from a mix and not from Parquet files"),
+    Name("extend", f"{_SFT}._read_files_and_process", "self", "the same"),
     Name(
-        "call",
-        "verl.utils.tokenizer.chat_template.extract_system_prompt_and_generation",
-        "tokenizer apply_chat_template_kwargs",
-        "what verl's SFT dataset computes where it reads files",
+        "extend",
+        f"{_SFT}._process_single_message",
+        "self index message full_message tools enable_thinking",
+        "the tokens of a completion are those that a rollout may write",
+    ),
+    Name(
+        "extend",
+        f"{_SFT}.sanity_check",
+        "self input_ids messages tools enable_thinking",
+        "verl compares with the template's view of past turns",
     ),
     # Rollouts (agent, workers).
     Name("register", f"{_LOOP}.agent_loop._agent_loop_registry", None, "our agent loop by its name"),
