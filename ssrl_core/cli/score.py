@@ -58,10 +58,10 @@ def rescore(
     skipped: Counter[str] = Counter()
     try:
         with written_whole(output) if output else nullcontext() as file:
-            rollouts = _understood(_lines(paths), skipped, thinking=thinking)
+            given = {"thinking": thinking, "format_weight": format_weight}
+            changes = {name: value for name, value in given.items() if value is not None}
+            rollouts = _understood(_lines(paths), skipped, changes)
             while batch := list(islice(rollouts, BATCH)):
-                if format_weight is not None:
-                    batch = [(facts, (replace(key, format_weight=format_weight), c)) for facts, (key, c) in batch]
                 rewards: Sequence[dict[str, Any]] = score_all([case for _, case in batch])
                 for (facts, (key, _)), new in zip(batch, rewards, strict=True):
                     _count(sums.setdefault(f"{key.task}@{key.level}", Counter()), new, saved=facts.get("score"))
@@ -96,9 +96,9 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _understood(
-    lines: Iterable[bytes], skipped: Counter[str], *, thinking: Thinking | None
+    lines: Iterable[bytes], skipped: Counter[str], changes: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], tuple[Key, str]]]:
-    """The content of each line with its key and completion. Lines without them are counted by reason."""
+    """The content of each line with its key, changed, and its completion. Lines without them are counted by reason."""
     for line in lines:
         try:
             facts = json.loads(line)
@@ -106,7 +106,7 @@ def _understood(
         except ValueError as err:
             skipped[str(err) if type(err) is ValueError else "not JSON"] += 1
         else:
-            yield facts, (replace(key, thinking=thinking) if thinking else key, completion)
+            yield facts, (replace(key, **changes), completion)
 
 
 def _understand(facts: Any) -> tuple[Key, str]:
