@@ -86,6 +86,18 @@ def test_settings_that_are_refused_as_without_effect_are_read_by_no_code_of_verl
         assert not readers(name, {path: text for path, text in code.items() if "fsdp" in path}), name
 
 
+OTHERS = sorted(
+    path for path in FOLDER.parent.glob("*/*.yaml") if path.stem in ("sft", "grpo") and path.parent != FOLDER
+)
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_setting_of_the_other_recipes_has_an_effect(path: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"include: {path}\nmix: mix.yaml")
+    compose(path.stem, read_recipe(recipe), [], device="cuda" if path.parent.name == "gpu" else "cpu")  # or an error
+
+
 def test_there_is_a_recipe_for_every_model_stage_and_machine() -> None:
     models = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b")
     kinds = ("grpo", "grpo-1gpu", "grpo-nodes", "sft", "sft-1gpu")

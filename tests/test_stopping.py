@@ -68,7 +68,11 @@ def started(tmp_path):
     def start(program, **trainer):
         settings = {"save_on_signal": None, "time_limit": None} | trainer
         command = [sys.executable, "-c", RUN, str(tmp_path / "run"), PROGRAM + program, json.dumps(settings)]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_all_signals
+            )
+        )
         return processes[-1]
 
     yield start
@@ -78,6 +82,12 @@ def started(tmp_path):
     for pid in (tmp_path / "run" / "pids").read_text().split() if (tmp_path / "run" / "pids").exists() else ():
         if psutil.pid_exists(int(pid)):
             os.kill(int(pid), signal.SIGKILL)
+
+
+def heed_all_signals():
+    """Undo what this process may have inherited: a job in the background of a script ignores SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(path, process):

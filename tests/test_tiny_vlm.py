@@ -230,7 +230,9 @@ def test_results_are_pooled_over_seeds_and_over_the_taught_tasks(example, tmp_pa
     def answers(seed: int, right: dict[str, int]) -> list[Answer]:
         return [
             Answer(
-                k, task, "1", "A", {}, (), 0.1, 0.25, f"{task} {seed} {k}", "", "", False,
+                index=k, task=task, level="1", truth="A", params={}, wrappers=(),
+                format_weight=0.1, thinking="required", opened=False, chance=0.25,
+                recipe=f"{task} {seed} {k}", prompt="", completion="", cut=False,
                 score=0.0, acc=float(k < right.get(task, 2)), format=1.0, error=0.0, pred="",
             )
             for task in learn.TASKS

@@ -213,8 +213,12 @@ def probed(path: Path, model: Path, seed: int, **form: str) -> list[Answer]:
         for k, (question, said) in enumerate(zip(asked, ask(model, asked, **form), strict=True)):
             right, chance = float(said == question.truth), 1 / len(question.choices)
             answers.append(
-                Answer(k, question.kind, "", question.truth, {}, (), 0.0, chance, f"{question.kind}, {k}, seed {seed}",
-                       question.text, said, False, score=right, acc=right, format=1.0, error=0.0, pred=said)
+                Answer(
+                    index=k, task=question.kind, level="", truth=question.truth, params={}, wrappers=(),
+                    format_weight=0.0, thinking="required", opened=False, chance=chance,
+                    recipe=f"{question.kind}, {k}, seed {seed}", prompt=question.text, completion=said, cut=False,
+                    score=right, acc=right, format=1.0, error=0.0, pred=said,
+                )
             )  # fmt: skip
         path.write_text("".join(answer.to_json() + "\n" for answer in answers))
     return [Answer(**json.loads(line)) for line in path.read_text().splitlines()]

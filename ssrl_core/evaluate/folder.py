@@ -33,7 +33,7 @@ class EvaluationError(SSRLError):
     """An evaluation cannot start or resume. Existing answers are kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The completion of a sample and its reward. One line of ``answers.jsonl``.
 

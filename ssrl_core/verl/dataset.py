@@ -67,7 +67,7 @@ class MixDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.mix = open_mix(data_files)
         self.length = _length(self.mix, max_samples)
-        self.opened = False
+        self.opened: bool | None = None  # unknown without a template
         if (template := processor or tokenizer) is not None:
             begun = written(template, settings=(config or {}).get("apply_chat_template_kwargs"))
             self.opened = opens_thinking(begun)
