@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Status = Literal["passed", "failed", "declared", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A sample that shows why a criterion fails.
+
+    Attributes:
+        index: number of the sample in its set; see ``samples``.
+        image: name of the hard image that it is made of; empty for a sample of a set.
+        oriented: whether it is of the oriented set.
+        note: what is wrong with it.
+        pictures: numbers of the images that were compared, from 0; empty for all.
+    """
+
+    index: int
+    image: str = ""
+    oriented: bool = False
+    note: str = ""
+    pictures: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +38,8 @@ class Outcome:
         measured, bound: as text.
         figures: the measured values as numbers.
         remedy: what the author can do about a failure.
+        cases: up to ten samples that show a failure, the clearest first.
+        close: whether more samples may change the result, because the measured value is near its bound.
     """
 
     passed: bool
@@ -26,6 +47,8 @@ class Outcome:
     bound: str
     figures: Mapping[str, float] = field(default_factory=dict)
     remedy: str = ""
+    cases: Sequence[Case] = ()
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +61,7 @@ class Check:
         expected: the requirement in words.
         status: ``declared`` is a failure that the task declares in its ``known_failures``.
         reason: why the failure is declared, why the check was not run, or what to do about a failure.
+        cases: see ``Outcome``.
     """
 
     id: str
@@ -48,6 +72,7 @@ class Check:
     status: Status
     reason: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    cases: Sequence[Case] = ()
 
     def __str__(self) -> str:
         level = f"@{self.level}" if self.level else ""

@@ -255,4 +255,4 @@ def _check(criterion: Criterion, trial: Trial) -> Check:
     if outcome.passed:
         reason = "declared as a known failure, but passed" if declared else ""
     measured, bound, figures = outcome.measured, outcome.bound, outcome.figures
-    return Check(criterion.id, level, criterion.expected, measured, bound, status, reason, figures)
+    return Check(criterion.id, level, criterion.expected, measured, bound, status, reason, figures, outcome.cases)
