@@ -11,7 +11,7 @@ from PIL import Image
 from ..errors import SourceRejected
 from .criteria import Family, NotRun, Trial
 from .images import hard_images
-from .report import Outcome
+from .report import CASES, Case, Outcome
 from .samples import make_on
 
 family = Family("ambiguity")
@@ -33,34 +33,38 @@ def oracle(trial: Trial) -> Outcome:
     wrong = []
     for made in trial.few:
         if found := trial.contradiction(made):
-            wrong.append(f"sample {made.index}: {found}")
-    example = f", e.g. {wrong[0]}" if wrong else ""
+            wrong.append(Case(made.index, note=found))
+    example = f", e.g. sample {wrong[0].index}: {wrong[0].note}" if wrong else ""
     seen = 1 - 0.05 ** (1 / len(trial.few))  # the share of wrong samples of which 95% of all runs find at least one
     return Outcome(
         not wrong,
         f"{len(wrong)} of {len(trial.few)} samples{example}",
         f"0 (finds {seen:.3f} in 95%)",
         figures={"wrong": len(wrong), "samples": len(trial.few)},
+        cases=wrong[:CASES],
     )
 
 
 @family("twins", "no two pictures of one sample look the same")
 def twins(trial: Trial) -> Outcome:
     """Compares thumbnails of the images of one size in each sample."""
-    least, pairs = 255.0, 0
+    found: list[tuple[float, Case]] = []
     for made in trial.few:
-        for one, other in combinations(made.sample.images, 2):
+        for (i, one), (j, other) in combinations(enumerate(made.sample.images), 2):
             if one.size == other.size:
-                pairs += 1
-                least = min(least, float(np.abs(_thumbnail(one, 16) - _thumbnail(other, 16)).mean()))
-    if not pairs:
+                apart = float(np.abs(_thumbnail(one, 16) - _thumbnail(other, 16)).mean())
+                found.append((apart, Case(made.index, note=f"{apart:.1f} grey levels apart", pictures=(i, j))))
+    if not found:
         raise NotRun("no sample has two pictures of one size: there are no candidates")
+    found.sort(key=lambda pair: pair[0])
+    least = found[0][0]
     return Outcome(
         least >= TWINS,
-        f"{least:.1f} grey levels between the closest of {pairs} pairs",
+        f"{least:.1f} grey levels between the closest of {len(found)} pairs",
         f"at least {TWINS}",
-        figures={"least": least, "pairs": pairs},
+        figures={"least": least, "pairs": len(found)},
         remedy="reject images whose candidates look alike",
+        cases=[case for apart, case in found[:CASES] if apart < TWINS],
     )
 
 

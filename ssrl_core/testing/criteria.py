@@ -16,6 +16,7 @@ from .report import Outcome
 from .samples import Made, Plan, Row, digest
 
 Solve = Callable[[SourceImage, Sample], Iterable[str]]
+SolveSeen = Callable[[Sample], str]
 Variants = Callable[[str], Iterable[str]]
 
 
@@ -33,6 +34,7 @@ class Trial:
         few: samples with their images.
         natural, oriented: rows of many samples; see ``samples``.
         solve: the author's oracle, which returns all right answers of a sample; None if there is none.
+        solve_seen: the author's solver, which returns the answer given what the model sees; None if there is none.
         variants: returns further spellings of a truth that must score 1.0.
         criteria: ids of all criteria.
         memo: results that a criterion keeps for the rest of the report; shared by all levels.
@@ -45,6 +47,7 @@ class Trial:
     natural: Sequence[Row] = ()
     oriented: Sequence[Row] = ()
     solve: Solve | None = None
+    solve_seen: SolveSeen | None = None
     variants: Variants | None = None
     criteria: frozenset[str] = frozenset()
     memo: dict[str, Any] = field(default_factory=dict)

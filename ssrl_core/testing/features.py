@@ -156,3 +156,34 @@ _MEASURES: dict[str, Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]]
 }
 
 GROUPS = tuple(_MEASURES)
+
+_SIDES = ("top", "bottom", "left", "right")
+_PHASES = [f"{what} at phase {k} of 8" for what in ("block edges across", "block edges down") for k in range(8)]
+_STATISTICS = [f"{what} of {colour}" for what in ("mean", "spread") for colour in ("red", "green", "blue")]
+_NAMES = {
+    "sizes": ["width", "height", "aspect ratio", "size as JPEG", "size as PNG"],
+    "sharpness": [
+        "variance of the Laplacian",
+        *(f"spectrum at {a} to {b} cycles a pixel" for a, b in pairwise(_BANDS)),
+    ],
+    "blocks": _PHASES,
+    "seams": [f"step at {k + 1}/{_PROFILE} of the {way}" for way in ("width", "height") for k in range(_PROFILE)],
+    "borders": [f"{what} of the {side} line" for side in _SIDES for what in ("mean", "spread", "step inwards")],
+    "colours": [*_STATISTICS, *(f"{name}, distance from picture 1" for name in _STATISTICS)],
+}
+_CELL_NAMES = {"sharpness": ["detail"], "blocks": _PHASES, "colours": ["red", "green", "blue"]}
+"""What is measured of the cells of the first picture."""
+
+
+def names(group: str, pictures: int) -> list[str]:
+    """What each number of a group means, for samples with so many pictures."""
+    each = [[f"picture {k + 1}: {name}" for name in _NAMES[group]] for k in range(pictures)]
+    found = [name for picture in each for name in picture]
+    for rows, columns in _GRIDS:
+        cells = range(1, rows * columns + 1)
+        found += [f"cell {k} of {rows} x {columns}: {name}" for k in cells for name in _CELL_NAMES.get(group, ())]
+    if pictures > 2:
+        candidates = [name for picture in each[1:] for name in picture]
+        for how in ("against the other candidates", "whether it is the highest", "whether it is the lowest"):
+            found += [f"{name}, {how}" for name in candidates]
+    return found

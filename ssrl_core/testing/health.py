@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import PluginFailed, SourceRejected
 from . import elsewhere
 from .criteria import Family, Trial
-from .images import hard_images
-from .report import Outcome
+from .images import hard_set
+from .report import CASES, Case, Outcome
 from .samples import make, make_on
 
 family = Family("health")
@@ -124,13 +124,9 @@ def imported(module: str, names: list[str]) -> list[str]:
 @family("hard images", "on hard images a task gives a sample that its oracle confirms, or declines; it never fails")
 def hard(trial: Trial) -> Outcome:
     """Uses the hard images at the working size, and one of them at 64 and at 2,048 pixels."""
-    wrong, made_, declined = [], 0, 0
-    depth = trial.task.info.needs_depth
-    images = [(image.id, image) for image in hard_images(trial.plan.size, depth=depth)]
-    for size in (64, 2048):
-        sky = next(image for image in hard_images(size, depth=depth) if "sky" in image.id)
-        images.append((f"{sky.id}, {size} pixels", sky))
-    for name, image in images:
+    wrong: list[Case] = []
+    made_, declined = 0, 0
+    for name, image in hard_set(trial.plan.size, depth=trial.task.info.needs_depth):
         for number in range(4):
             try:
                 made = make_on(trial.plan, image, number)
@@ -138,16 +134,18 @@ def hard(trial: Trial) -> Outcome:
                 declined += 1
                 continue
             except PluginFailed as err:
-                wrong.append(f"{name}: {err}")
+                wrong.append(Case(number, image=name, note=str(err)))
                 break
             made_ += 1
             if found := trial.contradiction(made):
-                wrong.append(f"{name}: {found}")
+                wrong.append(Case(number, image=name, note=found))
     judged = "" if trial.solve else "; no oracle judged them"
     return Outcome(
         not wrong,
-        f"{len(wrong)} wrong, {made_} made, {declined} declined{judged}" + (f"; {wrong[0]}" if wrong else ""),
+        f"{len(wrong)} wrong, {made_} made, {declined} declined{judged}"
+        + (f"; on {wrong[0].image}: {wrong[0].note}" if wrong else ""),
         "0 wrong",
         figures={"wrong": len(wrong), "made": made_, "declined": declined},
         remedy="raise SourceRejected with a short constant reason",
+        cases=wrong[:CASES],
     )

@@ -55,6 +55,24 @@ def hard_images(size: int, *, depth: bool) -> Iterator[SourceImage]:
     yield SourceImage("noisy depth", picture, noisy, camera)
 
 
+OTHER_SIZES = (64, 2048)
+"""Further sizes in pixels in which one of the hard images is tried."""
+
+
+def hard_set(size: int, *, depth: bool) -> Iterator[tuple[str, SourceImage]]:
+    """Names and images: the hard images of this size, and one of them in ``OTHER_SIZES``."""
+    for image in hard_images(size, depth=depth):
+        yield image.id, image
+    for other in OTHER_SIZES:
+        sky = next(image for image in hard_images(other, depth=depth) if "sky" in image.id)
+        yield f"{sky.id}, {other} pixels", sky
+
+
+def hard_image(name: str, size: int, *, depth: bool) -> SourceImage:
+    """The image of this name in ``hard_set``."""
+    return dict(hard_set(size, depth=depth))[name]
+
+
 def _picture(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """An image of coloured discs without symmetry."""
     rgb = np.dstack([cv2.resize(rng.uniform(40, 200, (3, 4)), (width, height)) for _ in range(3)]).astype(np.uint8)

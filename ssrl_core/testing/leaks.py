@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .criteria import Family, NotRun, Trial, tokens
-from .features import GROUPS
-from .report import Outcome
+from .features import GROUPS, names
+from .report import CASES, Case, Outcome
 from .samples import Row
-from .statistics import CLASSIFIERS, FOLDS, bound_above, detectable, guess_accuracy
+from .statistics import CLASSIFIERS, FOLDS, bound_above, classifiers, detectable, most_telling, near
 
 family = Family("leaks")
 
@@ -31,8 +31,10 @@ FEW_ANSWERS = 16
 def prompt(trial: Trial) -> Outcome:
     """Classifiers on the varying words of the prompts, their positions, and pairs of them."""
     rows = [*trial.natural, *trial.oriented]
+    told, table = words([row.prompt for row in rows])
     # The features contain nothing of the image, so the folds need not separate images.
-    return _guessed(trial, rows, words([row.prompt for row in rows]), groups=[str(row.index % 6) for row in rows])
+    groups = [str(row.index % 6) for row in rows]
+    return _guessed(trial, rows, table, groups=groups, names=told, oriented=[False] * len(trial.natural))
 
 
 SAYS = {
@@ -52,7 +54,13 @@ def _criterion(group: str) -> Callable[[Trial], Outcome]:
             by_shape.setdefault(row.features[group].shape, []).append(row)
         lots = [rows for rows in by_shape.values() if len(rows) >= FEWEST] or list(by_shape.values())[:1]
         outcomes = [
-            _guessed(trial, rows, np.stack([r.features[group] for r in rows]), groups=[r.image_id for r in rows])
+            _guessed(
+                trial,
+                rows,
+                np.stack([row.features[group] for row in rows]),
+                groups=[row.image_id for row in rows],
+                names=names(group, len(rows[0].sizes)),
+            )
             for rows in lots
         ]
         return max(outcomes, key=lambda outcome: outcome.figures["accuracy"] - outcome.figures["bound"])
@@ -64,7 +72,16 @@ for _group in GROUPS:
     family(_group, SAYS[_group])(_criterion(_group))
 
 
-def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups: Sequence[str]) -> Outcome:
+def _guessed(
+    trial: Trial,
+    rows: Sequence[Row],
+    features: np.ndarray,
+    *,
+    groups: Sequence[str],
+    names: Sequence[str],
+    oriented: Sequence[bool] = (),
+) -> Outcome:
+    """How well classifiers guess the truth. ``oriented`` is False for the first rows if those are natural ones."""
     if len(rows) < FEWEST:
         raise NotRun(f"{len(rows)} samples are too few; raise --samples")
     if len(set(groups)) < FOLDS:
@@ -74,20 +91,30 @@ def _guessed(trial: Trial, rows: Sequence[Row], features: np.ndarray, *, groups:
     asked = targets([row.truth for row in rows], trial)
     if not asked:
         raise NotRun("the truth is always the same")
-    tries = CLASSIFIERS * len(asked)
-    found = []
+    count, tries = len(rows), CLASSIFIERS * len(asked)
+    best = None
     for name, values, chance in asked:
-        accuracy = guess_accuracy(features, values, groups, seed=trial.plan.seed)
-        found.append((accuracy - bound_above(chance, len(rows), tries=tries), name, accuracy, chance))
-    excess, name, accuracy, chance = max(found)
-    bound, least = (function(chance, len(rows), tries=tries) for function in (bound_above, detectable))
+        bound = bound_above(chance, count, tries=tries)
+        for right, margin in classifiers(features, values, groups, seed=trial.plan.seed):
+            if best is None or right.mean() - bound > best[0]:
+                best = right.mean() - bound, name, values, chance, bound, right, margin
+    assert best is not None
+    excess, name, values, chance, bound, right, margin = best
+    accuracy, least = float(right.mean()), detectable(chance, count, tries=tries)
+    cases, clue = [], ""
+    if excess > 0:
+        clue = names[most_telling(features, values)]
+        of_set = [*oriented, *[True] * (count - len(oriented))]
+        surest = [k for k in np.argsort(-margin, kind="stable").tolist() if right[k]][:CASES]
+        cases = [Case(rows[k].index, oriented=of_set[k], note=f"guessed right; most telling: {clue}") for k in surest]
     return Outcome(
         excess <= 0,
-        f"{accuracy:.3f} of {name}",
-        f"{bound:.3f} (chance {chance:.3f}, {len(rows)} samples; finds {least:.3f} in 95%)",
-        figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": len(rows)},
-        remedy="look at what differs between right and wrong candidates, and put all through the same steps; "
-        "if it fails by little, try more samples and another seed: a leak keeps its figure, chance does not",
+        f"{accuracy:.3f} of {name}" + (f"; most telling: {clue}" if clue else ""),
+        f"{bound:.3f} (chance {chance:.3f}, {count} samples; finds {least:.3f} in 95%)",
+        figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": count},
+        remedy="look at what differs between right and wrong candidates, and put all through the same steps",
+        cases=cases,
+        close=near(accuracy, bound, count),
     )
 
 
@@ -122,20 +149,28 @@ def _part_chance(space: Sequence[str], place: int, trial: Trial) -> float:
     return sum(max(map(parts.count, parts)) for parts in kinds) / len(space)
 
 
-def words(prompts: Sequence[str], *, most: int = 60) -> np.ndarray:
-    """One column for each word at a position that some prompts have and others lack, and for each pair of these.
-
-    Pairs matter because a fact of the question and the position of an option can exclude an answer only together.
-    """
+def varying_words(prompts: Sequence[str], *, most: int) -> tuple[list[str], np.ndarray]:
+    """Words at positions, and lines, that some prompts have and others lack: their names, and a column for each."""
     found = [
         {f"{i}:{word}" for i, line in enumerate(text.splitlines()) for word in (line, *line.split())}
         for text in prompts
     ]
     counts = Counter(word for words_ in found for word in words_)
     varying = [word for word, n in counts.most_common() if 3 < n < len(prompts)][:most]
+    columns = [[word in words_ for word in varying] for words_ in found]
+    return varying, np.array(columns, np.float32).reshape(len(prompts), len(varying))
+
+
+def words(prompts: Sequence[str], *, most: int = 60) -> tuple[list[str], np.ndarray]:
+    """One column for each varying word, and for each pair of these, with their names.
+
+    Pairs matter because a fact of the question and the position of an option can exclude an answer only together.
+    """
+    varying, single = varying_words(prompts, most=most)
     if not varying:
-        return np.zeros((len(prompts), 1), np.float32)
-    single = np.array([[word in words_ for word in varying] for words_ in found], np.float32)
+        return ["nothing"], np.zeros((len(prompts), 1), np.float32)
     a, b = np.triu_indices(len(varying), k=1)
     pairs = single[:, a] * single[:, b]
-    return np.hstack((single, pairs[:, pairs.sum(axis=0) > 3]))
+    often = pairs.sum(axis=0) > 3
+    both = [f"{varying[i]!r} with {varying[j]!r}" for i, j in zip(a[often], b[often], strict=True)]
+    return [*map(repr, varying), *both], np.hstack((single, pairs[:, often]))

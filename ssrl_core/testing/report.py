@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+CASES = 10
+"""The most samples that an outcome names."""
+
 Status = Literal["passed", "failed", "declared", "not run"]
 
 
@@ -38,7 +41,7 @@ class Outcome:
         measured, bound: as text.
         figures: the measured values as numbers.
         remedy: what the author can do about a failure.
-        cases: up to ten samples that show a failure, the clearest first.
+        cases: up to ``CASES`` samples that show a failure, the clearest first.
         close: whether more samples may change the result, because the measured value is near its bound.
     """
 

@@ -22,15 +22,21 @@ import numpy as np
 from PIL import Image
 
 from ..plugins import Task, load_task
+from ..regions import region_radius
 from ..sample import find_sample, generate, stream
 from ..seeding import generator
 from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
 from ..types import Intrinsics, Recipe, Sample, SourceImage
+from .comparisons import Form, Seen, grids_of, values_of
 from .features import Features, measure
+from .markers import read_markers
 
 POOL_SIZE = 64
 POOL_PIXELS = 640
 POOL_QUALITY = 75
+
+RELATIONS = "relations."
+"""Prefix of the groups of ``comparisons`` among the features of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Plan:
         options: of the task, as in a mix.
         size: working size, pixels of the longer side.
         oriented: whether images are cropped, rotated and mirrored at random.
-        groups: groups of features that are measured; see ``features``.
+        groups: groups of features that are measured; see ``Row``.
         split: part of the name of the random streams, so that sets do not share samples.
     """
 
@@ -54,6 +60,10 @@ class Plan:
     oriented: bool = False
     groups: Sequence[str] = ()
     split: str = "check"
+
+    def as_oriented(self, *, groups: Sequence[str] = ()) -> Plan:
+        """The plan of the oriented samples, which share no random numbers with the natural ones."""
+        return replace(self, oriented=True, groups=groups, split=f"{self.split} oriented")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,12 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The facts of a sample that criteria need, without its images."""
+    """The facts of a sample that criteria need, without its images.
+
+    Attributes:
+        features: group -> numbers; of ``features``, and of ``comparisons`` as ``relations.<group>``.
+        form: of the comparisons.
+    """
 
     index: int
     image_id: str
@@ -89,6 +104,7 @@ class Row:
     rejections: tuple[str, ...]
     seconds: float
     features: Features
+    form: Form
 
 
 def make(plan: Plan, index: int) -> Made:
@@ -176,10 +192,14 @@ def _content(source: SourceImage) -> bytes:
 def rows(plan: Plan, indices: Sequence[int]) -> list[Row]:
     """The rows of samples; called in worker processes."""
     cv2.setNumThreads(1)
-    return [_row(make(plan, index), plan.groups) for index in indices]
+    answers = load_task(plan.task).info.levels[plan.level].answers or ()
+    return [_row(make(plan, index), plan.groups, answers) for index in indices]
 
 
-def _row(made: Made, groups: Sequence[str]) -> Row:
+def _row(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Row:
+    seen = _seen(made, groups, answers)
+    looks = [group for group in groups if not group.startswith(RELATIONS)]
+    compared = {group: values_of(group.removeprefix(RELATIONS), seen) for group in groups if group not in looks}
     return Row(
         index=made.index,
         image_id=made.source.id,
@@ -190,8 +210,25 @@ def _row(made: Made, groups: Sequence[str]) -> Row:
         digest=digest(made.sample, made.prompt),
         rejections=made.rejections,
         seconds=made.seconds,
-        features=measure(made.sample.images, groups),
+        features={**measure(made.sample.images, looks), **compared},
+        form=seen.form,
     )
+
+
+def _seen(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Seen:
+    """The pictures of a sample, the grids that the first may be made of, and the marks on it.
+
+    Marks are those that ``params["marks"]`` lists (label -> x and y in pixels), or those of ``drawing.draw_marker``.
+    """
+    pictures = [np.asarray(image) for image in made.sample.images]
+    marks: Mapping[str, Sequence[float]] = {}
+    if f"{RELATIONS}marks" in groups:
+        marks = made.sample.params.get("marks") or read_markers(
+            pictures[0], made.source.rgb, radius=region_radius(made.source)
+        )
+    height, width = pictures[0].shape[:2]
+    places = {str(label): (x / width, y / height) for label, (x, y) in marks.items()}
+    return Seen(pictures, grids_of(made.sample.truth, answers) if len(pictures) < 3 else (), places)
 
 
 def digest(sample: Sample, prompt: str) -> bytes:

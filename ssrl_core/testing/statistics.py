@@ -7,7 +7,7 @@ deviations of a normal value). A report on a sound task therefore has a false al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import numpy as np
@@ -77,8 +77,62 @@ def independence_p(values: Sequence[str], groups: Sequence[object]) -> float:
     return float(chi2_contingency(table).pvalue)
 
 
+def near(accuracy: float, bound: float, count: int) -> bool:
+    """Whether the accuracy of ``count`` guesses is within one and a half standard deviations of a bound."""
+    return abs(accuracy - bound) < 1.5 * sqrt(bound * (1 - bound) / count)
+
+
+def folds_of(groups: Sequence[str]) -> np.ndarray:
+    """The number of a fold for each row, such that no group is in two folds, and the folds are about equally large."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = np.zeros(len(groups), int)
+    for number, (_, rows) in enumerate(GroupKFold(n_splits=FOLDS).split(folds, groups=list(groups))):
+        folds[rows] = number
+    return folds
+
+
+def item_classifiers(
+    features: np.ndarray, right: np.ndarray, folds: np.ndarray, *, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What two classifiers say of every item of every row, fitted to the rows of the other folds.
+
+    Args:
+        features: float, rows x items x d.
+        right: int, number of the right item of each row.
+        folds: int, see ``folds_of``.
+        seed: of the trees.
+
+    Yields:
+        Name of a classifier; rows x items, how likely it finds each item to be the right one.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    rows, items, width = features.shape
+    labels = right[:, None] == np.arange(items)
+    models = {
+        "logistic regression": LogisticRegression(C=0.1, max_iter=100),
+        "trees": ExtraTreesClassifier(n_estimators=40, min_samples_leaf=8, max_depth=10, random_state=seed),
+    }
+    for name, model in models.items():
+        found = np.zeros((rows, items))
+        for fold in range(FOLDS):
+            model.fit(features[folds != fold].reshape(-1, width), labels[folds != fold].ravel())
+            here = features[folds == fold].reshape(-1, width)
+            found[folds == fold] = model.predict_proba(here)[:, 1].reshape(-1, items)
+        yield name, found
+
+
 def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int) -> float:
-    """The cross-validated accuracy of the better of two classifiers: logistic regression and extremely random trees.
+    """The accuracy of the better of the two ``classifiers``."""
+    return max(float(right.mean()) for right, _ in classifiers(features, targets, groups, seed=seed))
+
+
+def classifiers(
+    features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The cross-validated guesses of two classifiers: logistic regression and extremely random trees.
 
     A group is never split between training and test data, so that classifiers cannot recognise an image.
 
@@ -87,6 +141,10 @@ def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequenc
         targets: n values.
         groups: n ids of source images.
         seed: of the trees.
+
+    Returns:
+        For each classifier: bool, n, whether its guesses are right; float, n, how far ahead each guess is of the next
+        value, as a probability.
     """
     import warnings
 
@@ -97,17 +155,36 @@ def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequenc
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    varies = features.std(axis=0) > 0
-    if not varies.any() or len(set(targets)) < 2:
-        return Counter(targets).most_common(1)[0][1] / len(targets)
-    table, labels = features[:, varies], np.asarray(targets)
+    varies, labels = features.std(axis=0) > 0, np.asarray(targets)
+    values = np.unique(labels)
+    if not varies.any() or len(values) < 2:
+        most = Counter(targets).most_common(1)[0][0]
+        return [(labels == most, np.zeros(len(labels)))]
+    table = features[:, varies]
     models = [
         make_pipeline(StandardScaler(), LogisticRegression(C=0.01 if table.shape[1] > 50 else 1.0, max_iter=50)),
         ExtraTreesClassifier(n_estimators=60, min_samples_leaf=4, max_depth=12, random_state=seed),
     ]
     folds = GroupKFold(n_splits=FOLDS)
+    found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is accurate enough
         warnings.simplefilter("ignore", UserWarning)  # a rare value may be missing from a fold
-        guesses = [cross_val_predict(model, table, labels, groups=list(groups), cv=folds) for model in models]
-    return max(float((guess == labels).mean()) for guess in guesses)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for model in models:
+            sure = cross_val_predict(model, table, labels, groups=list(groups), cv=folds, method="predict_proba")
+            ordered = np.sort(sure, axis=1)
+            found.append((values[sure.argmax(axis=1)] == labels, ordered[:, -1] - ordered[:, -2]))
+    return found
+
+
+def most_telling(features: np.ndarray, targets: Sequence[str]) -> int:
+    """The number of the feature whose mean differs the most between the values, by an analysis of variance."""
+    from sklearn.feature_selection import f_classif
+
+    varies = np.flatnonzero(features.std(axis=0) > 0)
+    if not len(varies):
+        return 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # no variance within the values: infinitely telling
+        scores, _ = f_classif(features[:, varies], targets)
+    return int(varies[np.nan_to_num(scores, posinf=np.inf).argmax()])

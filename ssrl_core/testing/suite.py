@@ -45,6 +45,13 @@ class PretextTaskTests:
         """
         raise NotImplementedError
 
+    def solve_seen(self, sample: Sample) -> str:
+        """The answer of the sample according to its images and its prompt alone; override it to add a solver.
+
+        The kit then measures how many samples can be solved by what the model sees.
+        """
+        raise NotImplementedError
+
     def variants(self, truth: str) -> Iterable[str]:
         """Further spellings of a truth that must score 1.0; override it to add some."""
         return ()
@@ -62,6 +69,7 @@ class PretextTaskTests:
             levels=cls.levels,
             options=cls.options,
             solve=tests.solve if cls.solve is not PretextTaskTests.solve else None,
+            solve_seen=tests.solve_seen if cls.solve_seen is not PretextTaskTests.solve_seen else None,
             variants=tests.variants,
         )
 
