@@ -8,7 +8,8 @@ Comparisons are in groups, one for each kind of shortcut.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import combinations, permutations
 from typing import NamedTuple
 
@@ -23,8 +24,12 @@ INSETS = (0, 3, 8)
 CELLS = 9
 """Cells and marks are compared in pairs up to this number."""
 
+LONGEST_SIDE = 4
+"""Cells of a grid in a row or in a column, at most."""
+
 _LINE = 48  # samples of a line
 _SIDES = ("top", "bottom", "left", "right")
+_MIDDLE = 96  # pixels of a side, in the middle of a picture, that colour fringes are measured in
 _MATCHED = 128  # pixels of the longer side of a picture in which candidates are searched
 _MARGIN = 0.15  # of a cell's side that a gutter or label may take
 
@@ -59,7 +64,8 @@ class Form(NamedTuple):
     labels: tuple[str, ...]
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True)
+class Seen:
     """What comparisons measure of a sample.
 
     Attributes:
@@ -76,6 +82,17 @@ class Seen(NamedTuple):
     def form(self) -> Form:
         """The form of the sample."""
         return Form(len(self.pictures), self.grids, tuple(sorted(self.marks)))
+
+    @cached_property
+    def cells(self) -> dict[tuple[int, int], list[np.ndarray]]:
+        """For each grid the cells of the last picture in reading order, without gutters and labels at their borders."""
+        picture, found = self.pictures[-1], {}
+        for rows, columns in self.grids:
+            tops = np.linspace(0, picture.shape[0], rows + 1).astype(int)
+            lefts = np.linspace(0, picture.shape[1], columns + 1).astype(int)
+            boxes = [np.s_[tops[r] : tops[r + 1], lefts[c] : lefts[c + 1]] for r in range(rows) for c in range(columns)]
+            found[rows, columns] = [_trimmed(picture[box]) for box in boxes]
+        return found
 
 
 def _distances(table: np.ndarray) -> np.ndarray:
@@ -117,25 +134,13 @@ def _described(
     """Comparisons of the pictures, and of the cells of a single picture, by what ``describe`` says of each."""
     if len(seen.pictures) > 1:
         yield from _pictures(what, np.array([describe(picture) for picture in seen.pictures], np.float64))
-    for (rows, columns), cells in _cells(seen):
+    for (rows, columns), cells in seen.cells.items():
         table = np.array([describe(cell) for cell in cells], np.float64)
         yield from _compared(f"{what} in {rows} x {columns} cells", table, _cell_names(len(cells)))
 
 
 def _cell_names(count: int) -> list[str]:
     return [f"cell {k + 1}" for k in range(count)]
-
-
-def _cells(seen: Seen) -> Iterator[tuple[tuple[int, int], list[np.ndarray]]]:
-    """For each grid the cells of the last picture in reading order, without gutters and labels at their borders."""
-    if len(seen.pictures) > 2:
-        return
-    picture = seen.pictures[-1]
-    for rows, columns in seen.grids:
-        tops = np.linspace(0, picture.shape[0], rows + 1).astype(int)
-        lefts = np.linspace(0, picture.shape[1], columns + 1).astype(int)
-        boxes = [np.s_[tops[r] : tops[r + 1], lefts[c] : lefts[c + 1]] for r in range(rows) for c in range(columns)]
-        yield (rows, columns), [_trimmed(picture[box]) for box in boxes]
 
 
 def _trimmed(cell: np.ndarray) -> np.ndarray:
@@ -148,20 +153,17 @@ def _trimmed(cell: np.ndarray) -> np.ndarray:
         return int(np.flatnonzero(plain).max() + 1) if plain.any() else 0
 
     top, bottom, left, right = first(grey), first(grey[::-1]), first(grey.T), first(grey.T[::-1])
-    return cell[top : cell.shape[0] - bottom, left : cell.shape[1] - right]
+    return np.ascontiguousarray(cell[top : cell.shape[0] - bottom, left : cell.shape[1] - right])
 
 
 def _colours(seen: Seen) -> Iterator[Comparison]:
-    def channels(picture: np.ndarray) -> np.ndarray:
-        return picture.reshape(-1, 3).astype(np.float32)
-
-    yield from _described("mean colour", seen, lambda picture: channels(picture).mean(axis=0))
-    yield from _described("spread of colours", seen, lambda picture: channels(picture).std(axis=0))
+    yield from _described("mean colour", seen, lambda picture: cv2.meanStdDev(picture)[0].ravel())
+    yield from _described("spread of colours", seen, lambda picture: cv2.meanStdDev(picture)[1].ravel())
     yield from _described("histogram", seen, _histogram)
 
 
 def _histogram(picture: np.ndarray) -> np.ndarray:
-    counts = [cv2.calcHist([np.ascontiguousarray(picture)], [k], None, [8], [0, 256]).ravel() for k in range(3)]
+    counts = [cv2.calcHist([picture], [k], None, [8], [0, 256]).ravel() for k in range(3)]
     return np.concatenate(counts) / picture[..., 0].size
 
 
@@ -172,7 +174,7 @@ def _detail(seen: Seen) -> Iterator[Comparison]:
 
 
 def _laplacian(picture: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     inner = cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2]
     return inner if inner.size else np.zeros((1, 1), np.float32)
 
@@ -211,7 +213,7 @@ def _continuity(seen: Seen) -> Iterator[Comparison]:
             for a, b in ((3, 2), (1, 0)):
                 what = f"step from the {_SIDES[a]} line to the {_SIDES[b]} line, {told}"
                 yield from _in_pairs(what, steps[:, a, :, b], names, ordered=True)
-    for (rows, columns), cells in _cells(seen):
+    for (rows, columns), cells in seen.cells.items():
         grid, items = f"in {rows} x {columns} cells", _cell_names(len(cells))
         for inset in INSETS[:2]:
             steps = _steps([_lines(cell, inset) for cell in cells])
@@ -270,7 +272,7 @@ def _matching(seen: Seen) -> Iterator[Comparison]:
 
 
 def _shrunk(picture: np.ndarray, scale: float) -> np.ndarray:
-    grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
 
 
@@ -281,7 +283,9 @@ def _aberration(seen: Seen) -> Iterator[Comparison]:
 
 def _shift(picture: np.ndarray, channel: int) -> np.ndarray:
     """By how many hundredths of a pixel a channel lies right of and below green, by the method of Lucas and Kanade."""
-    green, other = (_normal(picture[..., k].astype(np.float32)) for k in (1, channel))
+    top, left = (max(0, side - _MIDDLE) // 2 for side in picture.shape[:2])
+    middle = picture[top : top + _MIDDLE, left : left + _MIDDLE].astype(np.float32)
+    green, other = (_normal(middle[..., k]) for k in (1, channel))
     across, down = (np.zeros_like(green) for _ in range(2))
     across[:, 1:-1] = (green[:, 2:] - green[:, :-2]) / 2
     down[1:-1] = (green[2:] - green[:-2]) / 2
@@ -317,8 +321,8 @@ def grids_of(truth: str, answers: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(
         (rows, count // rows)
         for count in sorted(counts)
-        for rows in range(1, count + 1)
-        if 1 < count <= 16 and count % rows == 0
+        for rows in range(1, LONGEST_SIDE + 1)
+        if count > 1 and count % rows == 0 and count // rows <= LONGEST_SIDE
     )
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,11 @@ family = Family("relations")
 RANKED = 5
 """Rules take every rank among so many items; among more, only the highest and the lowest."""
 
+LEARNED = 2
+"""Targets that are learned. The parts of an order are alike, and fixed rules try all."""
+
 MOST_WORDS = 40
+MOST_VALUES = 8
 MOST_OPTIONS = 16
 
 SAYS = {
@@ -153,18 +158,18 @@ def best_guess(trial: Trial, rows: Sequence[Row], group: str, form: Form) -> tup
     asked = [_coded(*target) for target in (*targets([row.truth for row in rows], trial), *_options(rows, trial))]
     if not asked:
         raise NotRun("the truth is always the same")
-    folds, words = folds_of(images), _words([row.prompt for row in rows])
+    folds, told = folds_of(images), facts([row.prompt for row in rows])
     table = np.stack([row.features[f"{RELATIONS}{group}"] for row in rows])
     best, tries = None, 0
     for rule in fixed_rules(layout(group, form), table):
-        for word, has in words:
+        for fact, codes in told:
             for target in asked:
                 tries += 1
-                right = _mapped(2 * rule.chosen + has, target.codes, folds)
-                guess = Guess(rule._replace(name=rule.name + word), target, right)
+                right = _mapped(rule.chosen * (codes.max() + 1) + codes, target.codes, folds)
+                guess = Guess(rule._replace(name=rule.name + fact), target, right)
                 if best is None or guess.deviations > best.deviations:
                     best = guess
-    for target in asked:
+    for target in asked[:LEARNED]:
         for guess in _learned(layout(group, form), table, target, folds, seed=trial.plan.seed):
             tries += 1
             if best is None or guess.deviations > best.deviations:
@@ -192,11 +197,23 @@ def _options(rows: Sequence[Row], trial: Trial) -> Iterator[tuple[str, list[str]
         yield "the right option's text", texts, max(trial.level.chance, counts.max() / len(texts))
 
 
-def _words(prompts: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Nothing, and each of the most evenly varying words of the prompts, with 1 for the prompts that have it."""
+def facts(prompts: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """What prompts say that may go together with a rule: its name, and a number for each prompt. Nothing comes first.
+
+    A fact is a line, if it has few values, or whether the prompt has a word at a place.
+    """
+    found = [("", np.zeros(len(prompts), int))]
+    lines = [prompt.splitlines() for prompt in prompts]
+    for place in range(max(map(len, lines))):
+        values, codes = np.unique([line[place] if place < len(line) else "" for line in lines], return_inverse=True)
+        if 2 < len(values) <= MOST_VALUES:
+            found.append((f" together with line {place + 1} of the prompt", codes))
     words, has = varying_words(prompts, most=MOST_WORDS)
-    told = [(f", where the prompt has {word!r} or not", column) for word, column in zip(words, has.T, strict=True)]
-    return [("", np.zeros(len(prompts), int)), *((text, column.astype(int)) for text, column in told)]
+    for word, column in zip(words, has.T, strict=True):
+        number, _, text = word.partition(":")
+        told = f" together with {shorten(text, 30, placeholder='...')!r} in line {int(number) + 1} of the prompt"
+        found.append((told, column.astype(int)))
+    return found
 
 
 def _each(compared: Sequence[Comparison], table: np.ndarray) -> Iterator[tuple[Comparison, np.ndarray]]:
@@ -237,7 +254,7 @@ def _mapped(symbols: np.ndarray, codes: np.ndarray, folds: np.ndarray) -> np.nda
 def _learned(
     compared: Sequence[Comparison], table: np.ndarray, target: Target, folds: np.ndarray, *, seed: int
 ) -> Iterator[Guess]:
-    """The guesses of classifiers that see, for each item, its numbers and ranks, and tell whether it is the right one.
+    """The guesses of regressions that see the numbers and ranks of each item and say whether it is the right one.
 
     Items stand for values in their order. Nothing if no comparison has an item for each value.
     """
@@ -252,5 +269,5 @@ def _learned(
     for name, sure in item_classifiers(np.concatenate((scaled, ranks), axis=2), target.codes, folds, seed=seed):
         ordered = np.sort(sure, axis=1)
         chosen = sure.argmax(axis=1)
-        rule = Rule(f"{name} on all of these comparisons", usable[0][0].items, chosen, ordered[:, -1] - ordered[:, -2])
+        rule = Rule(f"{name} of all these comparisons", usable[0][0].items, chosen, ordered[:, -1] - ordered[:, -2])
         yield Guess(rule, target, chosen == target.codes)
