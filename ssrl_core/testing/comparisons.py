@@ -103,7 +103,8 @@ def _distances(table: np.ndarray) -> np.ndarray:
 def _compared(what: str, table: np.ndarray, items: Sequence[str]) -> Iterator[Comparison]:
     """Comparisons of items that are described by a row each: how high, how unlike the others, and in pairs."""
     apart, names = _distances(table), tuple(items)
-    yield Comparison(what, names, table.mean(axis=1))
+    if table.shape[1] in (1, 3):  # a number, or a colour; the mean of other descriptions means nothing
+        yield Comparison(what, names, table.mean(axis=1))
     if len(names) > 2:
         yield Comparison(f"{what}, unlike the others", names, apart.sum(axis=1))
     if 2 < len(names) <= CELLS:
@@ -124,7 +125,8 @@ def _pictures(what: str, table: np.ndarray) -> Iterator[Comparison]:
         candidates = tuple(names[1:])
         apart = _distances(table)
         yield Comparison(f"{what}, unlike picture 1", candidates, apart[0, 1:])
-        yield Comparison(f"{what}, among the candidates", candidates, table[1:].mean(axis=1))
+        if table.shape[1] in (1, 3):
+            yield Comparison(f"{what}, among the candidates", candidates, table[1:].mean(axis=1))
         yield Comparison(f"{what}, unlike the other candidates", candidates, apart[1:, 1:].sum(axis=1))
 
 

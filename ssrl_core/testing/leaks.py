@@ -124,7 +124,8 @@ def targets(truths: Sequence[str], trial: Trial) -> list[tuple[str, list[str], f
     The whole answer if there are few answers; each of the first words, because fewer samples reveal a leak of a word
     than a leak of the whole answer; and for numbers the third of the range.
     """
-    space = list(trial.level.answers or truths)
+    kinds = set(map(trial.kind, truths))  # of these samples, which may be a part of all
+    space = [answer for answer in trial.level.answers or truths if trial.kind(answer) in kinds]
     found = []
     if len(set(space)) <= FEW_ANSWERS:
         found.append(("the answer", list(truths), max(trial.level.chance, trial.constant_chance(space))))

@@ -42,6 +42,9 @@ image carries a label.{white} Work out the original image, and list the labels i
 WHITE = " One patch is painted white: its position follows from the others."
 EXAMPLES = {3: "2-3-1", 4: "2-4-1-3", 6: "3-6-1-5-2-4", 9: "4-9-2-7-5-1-8-3-6"}
 
+# Level -> how many patches a rule that compares the borders of patches puts in the right place.
+CONTINUITY = {"1": 0.97, "2": 0.77, "3": 0.8, "4": 0.66, "paper": 0.9}
+
 # (rows, columns, whether one patch is painted white) -> weight. The paper's weights are its numbers of samples.
 LAYOUTS: dict[str, dict[tuple[int, int, bool], float]] = {
     "1": {(2, 2, False): 1},
@@ -86,6 +89,11 @@ def ssrl_task_info() -> TaskInfo:
         known_failures={
             "leaks.sharpness": "where the detail of a patch lies tells which patch belongs beside it: that is the task",
             "leaks.colours": "where the colours of a patch lie tells which patch belongs beside it: that is the task",
+            "relations.colours": "patches that belong side by side have similar colours: that is the task; 0.37",
+            **{
+                f"relations.continuity@{level}": f"patches that belong side by side continue each other; {found}"
+                for level, found in CONTINUITY.items()
+            },
         },
     )
 
