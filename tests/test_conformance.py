@@ -13,10 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssrl_core import reward
 from ssrl_core.errors import SourceError, SSRLError, UnknownPlugin
 from ssrl_core.testing import CRITERIA, check_task, verifier
+from ssrl_core.testing.evidence import write_failures
 from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
 from ssrl_core.testing.statistics import bound_above, detectable, guess_accuracy, uniform_p
 
@@ -65,6 +67,31 @@ def test_a_planted_fault_is_found(faults, monkeypatch, fault):
         monkeypatch.setattr(verifier, "RETURN_SECONDS", 3.0)
     (check,) = failures(fault.lower(), FAULTS[fault], getattr(_faults.FAULTS[fault], "samples", 1))
     assert check.measured
+
+
+@pytest.mark.parametrize(
+    ("fault", "criterion"), [("edgeonly", "relations.continuity"), ("failsonflat", "health.hard images")]
+)
+def test_the_samples_that_show_a_failure_are_written_as_pictures(faults, tmp_path, fault, criterion):
+    report = check_task(fault, only=[criterion], samples=60, size=128, workers=0)
+    written = write_failures(report, tmp_path / "seen", options={})
+    (folder,) = (tmp_path / "seen").iterdir()
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    assert len(records) == written > 0
+    for number, record in enumerate(records):
+        with Image.open(folder / f"{number:02d}-source.png") as source:
+            assert source.size == (128, 96)
+        if "error" in record:
+            assert record["image"] == "a flat picture" and "no contrast" in record["error"]
+        else:
+            assert record["truth"] in "ABCD" and record["pictures"][0] == 0  # picture 1 is one of those compared
+            with Image.open(folder / f"{number:02d}.png") as page:
+                assert (np.asarray(page) == (220, 30, 30)).all(axis=2).any()  # a frame
+
+
+def test_a_leak_names_the_feature_that_tells(faults):
+    (check,) = failures("bordered", "leaks.borders", 60)
+    assert "most telling: picture" in check.measured and "left line" in check.measured
 
 
 def test_a_heavy_import_is_found(faults):
@@ -166,8 +193,6 @@ def test_the_uniformity_test_takes_its_expected_shares_from_the_space():
 
 
 def test_a_task_that_needs_depth_is_not_checked_without(tmp_path, faults):
-    from PIL import Image
-
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "a.png")
     pytest.importorskip("ssrl_plugin_depth_ordering")
     with pytest.raises(SourceError, match="needs depth"):
