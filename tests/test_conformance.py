@@ -80,7 +80,7 @@ def test_the_samples_that_show_a_failure_are_written_as_pictures(faults, tmp_pat
     assert len(records) == written > 0
     for number, record in enumerate(records):
         with Image.open(folder / f"{number:02d}-source.png") as source:
-            assert source.size == (128, 96)
+            assert max(source.size) == 128
         if "error" in record:
             assert record["image"] == "a flat picture" and "no contrast" in record["error"]
         else:
