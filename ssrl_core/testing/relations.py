@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from textwrap import shorten
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from .criteria import Family, NotRun, Trial
 from .leaks import FEWEST, targets, varying_words
 from .report import CASES, Case, Outcome
 from .samples import RELATIONS, Row
-from .statistics import FOLDS, bound_above, detectable, folds_of, item_classifiers, near
+from .statistics import FOLDS, bound_above, classifiers, detectable, folds_of, item_classifiers, near
 
 family = Family("relations")
 
@@ -33,6 +34,9 @@ RANKED = 5
 
 LEARNED = 2
 """Targets that are learned. The parts of an order are alike, and fixed rules try all."""
+
+NARROW = 60
+"""Numbers of a sample that are learned together with what the prompt says, at most."""
 
 MOST_WORDS = 40
 MOST_VALUES = 8
@@ -155,27 +159,54 @@ def best_guess(trial: Trial, rows: Sequence[Row], group: str, form: Form) -> tup
     images = [row.image_id for row in rows]
     if len(set(images)) < FOLDS:
         raise NotRun(f"{len(set(images))} image(s) are too few: rules are tried on images they were not fitted to")
-    asked = [_coded(*target) for target in (*targets([row.truth for row in rows], trial), *_options(rows, trial))]
-    if not asked:
+    whole = [_coded(*target) for target in targets([row.truth for row in rows], trial)]
+    options = [_coded(*target) for target in _options(rows, trial)]
+    if not whole:
         raise NotRun("the truth is always the same")
-    folds, told = folds_of(images), facts([row.prompt for row in rows])
-    table = np.stack([row.features[f"{RELATIONS}{group}"] for row in rows])
+    folds, told, seed = folds_of(images), facts([row.prompt for row in rows]), trial.plan.seed
+    compared, table = layout(group, form), np.stack([row.features[f"{RELATIONS}{group}"] for row in rows])
+    guesses = chain(
+        _fixed(compared, table, [*whole, *options], folds, told),
+        *(_learned(compared, table, target, folds, seed=seed) for target in (*whole[:LEARNED], *options)),
+        *(_learned_with_facts(table, told, target, images, seed=seed) for target in (*whole[:LEARNED], *options)),
+    )
     best, tries = None, 0
-    for rule in fixed_rules(layout(group, form), table):
-        for fact, codes in told:
-            for target in asked:
-                tries += 1
-                right = _mapped(rule.chosen * (codes.max() + 1) + codes, target.codes, folds)
-                guess = Guess(rule._replace(name=rule.name + fact), target, right)
-                if best is None or guess.deviations > best.deviations:
-                    best = guess
-    for target in asked[:LEARNED]:
-        for guess in _learned(layout(group, form), table, target, folds, seed=trial.plan.seed):
-            tries += 1
-            if best is None or guess.deviations > best.deviations:
-                best = guess
+    for guess in guesses:
+        tries += 1
+        if best is None or guess.deviations > best.deviations:
+            best = guess
     assert best is not None
     return best, tries
+
+
+Facts = Sequence[tuple[str, np.ndarray]]
+"""What prompts say: a name, and a number for each prompt."""
+
+
+def _fixed(
+    compared: Sequence[Comparison], table: np.ndarray, asked: Sequence[Target], folds: np.ndarray, told: Facts
+) -> Iterator[Guess]:
+    """The guesses of all fixed rules, alone and together with each fact."""
+    for rule in fixed_rules(compared, table):
+        for fact, codes in told:
+            symbols = rule.chosen * (codes.max() + 1) + codes
+            for target in asked:
+                yield Guess(rule._replace(name=rule.name + fact), target, _mapped(symbols, target.codes, folds))
+
+
+def _learned_with_facts(
+    table: np.ndarray, told: Facts, target: Target, images: Sequence[str], *, seed: int
+) -> Iterator[Guess]:
+    """The guesses of classifiers that see all numbers and what the prompt says, for tables that are not too wide."""
+    known = [codes[:, None] == np.arange(codes.max() + 1) for _, codes in told[1:]]
+    if not known or table.shape[1] > NARROW:
+        return
+    seen = np.hstack([table, *known])
+    for right, margin in classifiers(seen, [str(code) for code in target.codes], images, seed=seed):
+        rule = Rule(
+            "a classifier of all these comparisons and the prompt", ("its guess",), np.zeros(len(right), int), margin
+        )
+        yield Guess(rule, target, right)
 
 
 def _coded(name: str, values: Sequence[str], chance: float) -> Target:
@@ -197,7 +228,7 @@ def _options(rows: Sequence[Row], trial: Trial) -> Iterator[tuple[str, list[str]
         yield "the right option's text", texts, max(trial.level.chance, counts.max() / len(texts))
 
 
-def facts(prompts: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+def facts(prompts: Sequence[str]) -> Facts:
     """What prompts say that may go together with a rule: its name, and a number for each prompt. Nothing comes first.
 
     A fact is a line, if it has few values, or whether the prompt has a word at a place.
