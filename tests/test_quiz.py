@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("scipy", reason="scipy is not installed: pip install 'ssrl-core[eval]'")
 
 from ssrl_core import cli
-from ssrl_core.cli.quiz import NoAnswerError, Quiz, QuizServer
+from ssrl_core.cli.quiz import NoAnswerError, Quiz, QuizServer, choose
 from ssrl_core.mix import load_mix
 
 MIX = 'source: "synthetic:?width=192&height=144"\nsize: 112\nseed: 3\n'
@@ -86,7 +87,17 @@ def test_few_answers_have_buttons_and_many_a_text_field(quiz_of):
     quiz.answer(0, "A")
     assert quiz.examples[1].recipe.task == "shuffled_patches" and quiz.question()["buttons"] == []
     longer = quiz_of(MIX + "tasks: {depth_ordering: }").question()["buttons"]
-    assert longer[0] == ("1", "1-2-3") and len(longer) == 6
+    assert longer[0] == ("a", "1-2-3") and len(longer) == 6  # a person who types 2-1-3 presses no button
+
+
+def test_questions_have_every_task_and_level_equally_often(write_mix):
+    text = MIX + "tasks: {cropped_patch: {weight: 3, level: {1: 1, 2: 1, 3: 8}}, shuffled_patches: {level: 1}}"
+    mix = load_mix(write_mix(text))
+    slots = [mix.slot(index) for index in choose(mix, 9)]
+    counts = Counter((slot.task, slot.level) for slot in slots)
+    assert sorted(counts.values()) == [2, 2, 2, 3] and len(set(choose(mix, 9))) == 9
+    few = load_mix(write_mix(text + "\nsamples: 3"))
+    assert choose(few, 9) == [0, 1, 2]
 
 
 def test_a_quiz_counts_writes_its_file_after_every_answer_and_ends(quiz_of, served):
@@ -176,8 +187,8 @@ def test_the_file_has_shares_right_with_intervals_and_what_the_samples_depend_on
         "| task | level | questions | right | 95% interval | chance | cannot tell |",
         "|---|---|---|---|---|---|---|",
         "| cropped_patch | 1 | 4 | 0% | 0% to 49% | 25% | 1 |",
-        "| shuffled_patches | 1 | 4 | 100% | 51% to 100% | 4.3% | 0 |",
-        "| all | all | 8 | 50% | 22% to 78% | 15% | 1 |",
+        "| shuffled_patches | 1 | 4 | 100% | 51% to 100% | 4.35% | 0 |",
+        "| all | all | 8 | 50% | 22% to 78% | 14.7% | 1 |",
     ]
     assert re.search(
         r"- `cropped_patch` version 3 \(ssrl-plugin-cropped-patch .*\), source `synthetic:.*`, size 112, seed 3, "

@@ -75,51 +75,47 @@ def command(
         raise typer.BadParameter("this is the port of a quiz: add --quiz N", param_hint="--port")
     if quiz is not None and samples is not None:
         raise typer.BadParameter("--quiz says the number of questions: leave out -n", param_hint="-n")
-    samples = quiz or samples or 20
     split: SplitName = "heldout" if heldout else "train"
-    mix = open_mix(what, split=split, samples=samples, source=source, size=size, seed=seed)
-    total = min(samples, len(mix))
+    count = quiz or samples or 20
+    mix = open_mix(what, split=split, samples=None if quiz else count, source=source, size=size, seed=seed)
     if quiz:
-        path = output or Path(f"quiz-{mix.path.stem}.md")
-        check_quiz(path)
-    with progress_bar() as on_progress:
-
-        def examples() -> Iterator[Example]:
-            for index in range(total):
-                yield mix[index]
-                on_progress(index + 1, total)
-
-        if quiz:
-            asked = list(examples())
-        else:
-            path = output or Path("preview.html")
-            write_gallery(examples(), path, title=f"{mix.path.name}, {mix.split}", rejections=mix.rejections)
-    if quiz:
-        ask(mix, asked, path, port=port or 0)
+        ask(mix, quiz, output or Path(f"quiz-{mix.path.stem}.md"), port=port or 0)
         return
-    typer.echo(f"{total} samples -> {path}")
+    path, indices = output or Path("preview.html"), range(min(count, len(mix)))
+    title = f"{mix.path.name}, {mix.split}"
+    write_gallery(make(mix, indices), path, title=title, rejections=mix.rejections)
+    typer.echo(f"{len(indices)} samples -> {path}")
     for task, reasons in mix.rejections.items():
         if reasons:
             typer.echo(f"  {task}: rejected {counted(dict(reasons.most_common()))}")
 
 
-def check_quiz(path: Path) -> None:
-    """Raise SSRLError if a quiz could not write its result into a file of this path."""
+def make(mix: Mix, indices: Sequence[int]) -> Iterator[Example]:
+    """The examples of a mix at the indices, with a progress bar."""
+    with progress_bar() as on_progress:
+        for done, index in enumerate(indices, start=1):
+            yield mix[index]
+            on_progress(done, len(indices))
+
+
+def ask(mix: Mix, count: int, path: Path, *, port: int) -> None:
+    """Ask a person so many samples of a mix, until all are answered or Ctrl-C is pressed; see ``quiz``.
+
+    Raises:
+        SSRLError: the file exists or cannot be written, SciPy is missing, or the port cannot be used.
+        PluginError, SourceError: a sample cannot be made.
+    """
     if path.exists():
         raise SSRLError(f"{path} exists, and answers of a person are not overwritten. Give another file with -o")
     if not path.absolute().parent.is_dir():
         raise SSRLError(f"{path}: there is no folder {path.parent}. Make it, or give another file with -o")
     if not find_spec("scipy"):
         raise SSRLError("the intervals of a quiz need SciPy, which is not installed: pip install 'ssrl-core[eval]'")
+    from .quiz import Quiz, QuizServer, choose
 
-
-def ask(mix: Mix, examples: Sequence[Example], path: Path, *, port: int) -> None:
-    """Ask a person the examples of a mix, until all are answered or Ctrl-C is pressed; see ``quiz``."""
-    from .quiz import Quiz, QuizServer
-
-    quiz = Quiz(mix, examples, path.absolute())
+    quiz = Quiz(mix, list(make(mix, choose(mix, count))), path.absolute())
     with QuizServer(quiz, port=port) as server:
-        typer.echo(f"{len(examples)} questions: open {server.url} in a browser. Ctrl-C ends the quiz")
+        typer.echo(f"{len(quiz.examples)} questions: open {server.url} in a browser. Ctrl-C ends the quiz")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
     if quiz.answers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -30,11 +31,24 @@ from ..reward import right_completion
 MOST_BUTTONS = 12
 """A level with more answers has a text field instead of buttons."""
 
-KEYS = "123456789abc"
+KEYS = {False: "123456789", True: "abcdefghijkl"}
+"""Keys of the buttons, by whether an answer has a digit: who types 2-1-3 must not press the second button."""
+
 LONGEST_REQUEST = 10_000  # bytes
 
 _PAGE = Path(__file__).with_name("quiz.html.jinja")
 _HERE = re.compile(r"(localhost|127\.0\.0\.1)(:\d+)?")
+
+
+def choose(mix: Mix, count: int) -> list[int]:
+    """The indices of the first samples of a mix that have every task and level equally often, as far as possible."""
+    seen: Counter[tuple[str, str]] = Counter()
+    ordered = []
+    for index in range(min(len(mix), 100 * count)):
+        slot = mix.slot(index)
+        ordered.append((seen[slot.task, slot.level], index))
+        seen[slot.task, slot.level] += 1
+    return [index for _, index in sorted(ordered)[:count]]
 
 
 class NoAnswerError(ValueError):
@@ -47,7 +61,7 @@ class Quiz:
 
     Attributes:
         mix: the mix of the examples.
-        examples: the first examples of the mix.
+        examples: examples of the mix, in the order of the questions.
         path: of the Markdown file, which is written after every answer.
         answers: to the first of the examples. That of a person who cannot tell has an empty completion.
     """
@@ -70,11 +84,12 @@ class Quiz:
         task = self.mix.tasks[example.recipe.task]
         choices = task.info.levels[example.recipe.level].answers or ()
         buttons = choices if len(choices) <= MOST_BUTTONS else ()
-        keys = buttons if all(len(choice) == 1 for choice in buttons) else KEYS
+        letters = len(buttons) > len(KEYS[False]) or any(map(str.isdigit, "".join(buttons)))
+        keys = buttons if all(len(choice) == 1 for choice in buttons) else KEYS[letters]
+        level = f"level {example.recipe.level}"
         return {
             "number": number,
-            "task": task.name,
-            "level": example.recipe.level,
+            "level": level if len(self.mix.tasks) == 1 else f"{task.name}, {level}",
             # Without the mix's instruction on thinking and boxes, which a person need not follow.
             "asked": question_of(task.format_prompt(example.sample), example.sample.images, lossless=True),
             "buttons": list(zip(keys, buttons, strict=False)),
@@ -141,8 +156,8 @@ def _given_up(answer: Answer) -> bool:
 
 
 def _percent(share: float) -> str:
-    """A chance in percent, with two digits: 25%, 4.3%, 0.00028%."""
-    return f"{float(f'{100 * share:.2g}'):.10f}".rstrip("0").rstrip(".") + "%"
+    """A chance in percent, with three digits: 25%, 4.35%, 0.000276%."""
+    return f"{float(f'{100 * share:.3g}'):.10f}".rstrip("0").rstrip(".") + "%"
 
 
 def _missed(answer: Answer, example: Example) -> str | None:

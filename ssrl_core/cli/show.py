@@ -207,7 +207,7 @@ def write_picture(task: Task, path: Path, *, samples: int = 2, size: int = PICTU
 
 def _strip(example: Example) -> Image.Image:
     """The images of a sample side by side at their own sizes, below a caption and the names that the prompt gives."""
-    band, gap = 24, 8
+    band, gap = 24, 10
     images, names = example.sample.images, image_names(example.prompt)
     if len(images) == 1 and names == ["image 1"]:
         names = [""]  # nothing to tell apart
