@@ -5,6 +5,7 @@ and markers, ``prompts`` wordings, and ``regions`` random places in an image.
 
 It also re-exports what a program needs that uses tasks, and imports it on first use:
 
+    load_task(name)         a Task: its facts, its options, and its hooks as methods
     load_mix(path)          a Mix: its samples by index, each an Example with recipe, sample and prompt
     render(recipe)          the Sample of a Recipe again: images, truth, params
     Key.of(example, ...)    everything that the reward of a completion depends on besides the completion
@@ -23,6 +24,7 @@ from .types import ImageSource, Intrinsics, Level, Recipe, Sample, SourceImage, 
 if TYPE_CHECKING:
     from .mix import Mix, load_mix
     from .options import Options
+    from .plugins import Task, load_task
     from .reward import Key, score
     from .sample import Example, render
 
@@ -44,19 +46,21 @@ __all__ = [
     "SourceImage",
     "SourcePlugin",
     "SourceRejected",
+    "Task",
     "TaskInfo",
     "TaskPlugin",
     "Verdict",
     "hookimpl",
     "load_mix",
+    "load_task",
     "render",
     "score",
 ]
 
-# Modules that are imported when one of their names is used first. ``ssrl list`` needs none of them, and the last three
-# are above this one: they import it.
+# Modules that are imported when one of their names is used first. All but the first are above this one.
 _LATER = {
     **dict.fromkeys(("Options",), "options"),
+    **dict.fromkeys(("Task", "load_task"), "plugins"),
     **dict.fromkeys(("Mix", "load_mix"), "mix"),
     **dict.fromkeys(("Example", "render"), "sample"),
     **dict.fromkeys(("Key", "score"), "reward"),

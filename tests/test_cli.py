@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from PIL import Image
 
 from ssrl_core import cli
-from ssrl_core.cli.preview import open_mix
+from ssrl_core.cli.what import open_mix
+from ssrl_core.drawing import draw_text
 
 MODEL = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
 SMALL = "size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }"
@@ -74,14 +76,51 @@ def test_preview_writes_one_page_that_holds_everything(ssrl, write_mix, tmp_path
     assert done.code == 0 and done.out.startswith("6 samples -> ")
     html = page.read_text()
     assert html.count("<article") == 6
-    assert html.count("data:image/jpeg;base64,") == 3 * 1 + 3 * 5
-    assert "http" not in html.replace("http-equiv", "")
+    assert html.count('src="data:image/png;base64,') == html.count("<img") == 3 * 1 + 3 * 5
+    assert "http" not in html and "<image>" not in html and "&lt;image&gt;" not in html
     assert html.count("image_id") == 6
 
 
-def test_preview_refuses_a_source_beside_a_mix_file(ssrl, write_mix):
-    done = ssrl("preview", write_mix("tasks: {flipped_patch: }"), "--source", "synthetic:")
-    assert done.code == 2 and "--source synthetic:: no effect on a mix file. Write the source into" in done.err
+@pytest.mark.parametrize("command", [("preview",), ("export", "-o", "out")])
+@pytest.mark.parametrize(("key", "value"), [("source", "synthetic:"), ("size", "128"), ("seed", "0")])
+def test_what_a_mix_file_says_is_refused_as_an_option_beside_it(ssrl, write_mix, command, key, value):
+    done = ssrl(*command, write_mix("tasks: {flipped_patch: }"), f"--{key}", value)
+    assert done.code == 2 and f"--{key} {value}: no effect on a mix file. Write the {key} into" in done.err
+
+
+def test_a_task_is_exported_without_a_mix_file(ssrl, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
+    settings = ("flipped_patch", "-n", 5, "--size", 128, "--seed", 4, "--source", "synthetic:?width=192&height=144")
+    assert ssrl("export", *settings, "--split", "heldout", "-o", tmp_path / "here").code == 0
+    two_workers = ssrl("export", *settings, "--split", "heldout", "-o", tmp_path / "there", "--workers", 2)
+    assert two_workers.code == 0, two_workers.err
+    (shard,) = (tmp_path / "here").glob("heldout-*.parquet")
+    assert shard.read_bytes() == (tmp_path / "there" / shard.name).read_bytes()
+    recipes = [json.loads(row["extra_info"]["recipe"]) for row in pq.read_table(shard).to_pylist()]
+    assert {(recipe["size"], recipe["seed"], recipe["split"]) for recipe in recipes} == {(128, 4, "heldout")}
+    assert len(recipes) == 5 and len({recipe["level"] for recipe in recipes}) > 1
+
+
+def test_the_picture_of_a_task_has_the_names_that_the_prompt_gives_and_the_size_that_is_asked(
+    ssrl, tmp_path, monkeypatch
+):
+    texts = []
+
+    def draw(image, text, **place):
+        texts.append(text)
+        draw_text(image, text, **place)
+
+    monkeypatch.setattr("ssrl_core.cli.show.draw_text", draw)
+    widths = []
+    for size in (112, 224):
+        assert ssrl("show", "cropped_patch", "--picture", tmp_path / "a.png", "--size", size).code == 0
+        with Image.open(tmp_path / "a.png") as picture:
+            widths.append(picture.width)
+    assert texts[1:6] == ["Picture", "A", "B", "C", "D"] and texts[0].startswith("level 1: ")
+    assert len(texts) == 2 * 6 * 2 * 4 and widths[1] > widths[0] > 112
+    texts.clear()
+    assert ssrl("show", "flipped_patch", "--picture", tmp_path / "a.png").code == 0
+    assert not any("image" in text for text in texts)
 
 
 def test_a_folder_with_the_name_of_a_task_does_not_hide_the_task(tmp_path, monkeypatch):

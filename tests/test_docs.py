@@ -3,18 +3,22 @@
 import inspect
 import re
 import runpy
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from ssrl_core import answers, hookspecs
 from ssrl_core.cli import app
 from ssrl_core.cli import new as scaffold
+from ssrl_core.export.rows import leaves, schema
 from ssrl_core.mix import load_mix
 from ssrl_core.mix.file import read_mix
+from ssrl_core.reward import Key
 from ssrl_core.testing import CRITERIA
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +55,8 @@ def the_block(language, beginning):
 def test_the_code_in_contributing_is_what_ssrl_new_writes_or_what_a_test_runs(project):
     files = [*project.rglob("*.py"), ROOT / "tests/fixtures/ssrl_plugin_near_duplicates.py"]
     code = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    shown = [block for block in blocks(CONTRIBUTING, "python") if not block.startswith("known_failures")]
+    run = ("known_failures", "import numpy")  # by other tests
+    shown = [block for block in blocks(CONTRIBUTING, "python") if not block.startswith(run)]
     assert len(shown) == 5
     for block in shown:
         assert block in code, block
@@ -97,6 +102,27 @@ def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_projec
     for example in examples:
         task = mix.tasks[example.recipe.task]
         assert task.verify_answer(example.sample.truth, truth=example.sample.truth, params=example.sample.params) == 1.0
+
+
+def test_the_python_code_in_contributing_makes_and_scores_a_sample_of_a_picture(
+    installed_project, photographs, tmp_path, monkeypatch, capsys
+):
+    shutil.copy(photographs / "china.jpg", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(the_block("python", "import numpy"), found)
+    printed = capsys.readouterr().out
+    assert "Which piece is not mirrored?" in printed and printed.endswith(f"{float(found['sample'].truth == 'B')}\n")
+    assert found["sample"].images[0].size == Image.open("photo.jpg").size
+
+
+def test_the_columns_in_the_documentation_of_an_export_are_those_of_its_rows():
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    columns = [leaf.replace(".list.element", "") for leaf in leaves(schema(files=False))]
+    assert re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE) == columns
+    keys = re.search(r"the keys (.*?)\. It scores", text, re.DOTALL)[1]
+    assert re.findall("`([a-z_]+)`", keys) == list(Key.__slots__)
 
 
 def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):

@@ -104,7 +104,7 @@ def test_importing_the_package_imports_none_of_the_modules_whose_names_it_re_exp
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split("\n")[:2] == [
         "[]",
-        str([f"ssrl_core.{name}" for name in ("mix", "options", "reward", "sample")]),
+        str([f"ssrl_core.{name}" for name in ("mix", "options", "plugins", "reward", "sample")]),
     ]
 
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "new": "Write a new task as a complete distribution that works, to be changed into your own.",
     "check": "Check a task: determinism, contract, verifier, reward hacking, bias, leaks, ambiguity, health.",
     "mix": "Print what a mix means: shares, samples, images, tokens of a prompt, rejections, time; tries every level.",
-    "preview": "Write samples, with prompts, truths and recipes, into one self-contained HTML page.",
+    "preview": "Write samples, with truths and recipes, into one self-contained HTML page; or ask you (--quiz).",
     "export": "Write samples as Parquet, which verl's own dataset and datasets.load_dataset read.",
     "score": "Score saved rollouts again, with the verifiers that are installed now.",
     "eval": "Measure a model on held-out samples: accuracy by task and level against chance, and a report.",

@@ -1,4 +1,4 @@
-"""``ssrl export``: samples of a mix as Parquet."""
+"""``ssrl export``: samples of a mix or a task as Parquet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from ..export import export
 from ..mix import SplitName
 from .terminal import counted, progress_bar
+from .what import Seed, Size, Source, What, open_mix
 
 
 def as_text(manifest: Mapping[str, Any], folder: Path) -> str:
@@ -26,12 +27,15 @@ def as_text(manifest: Mapping[str, Any], folder: Path) -> str:
 
 
 def command(
-    mix: Annotated[Path, typer.Argument(help="A mix file.")],
+    what: What,
     output: Annotated[Path, typer.Option("-o", help="Folder for the shards. The same command resumes the export.")],
     samples: Annotated[
         int | None, typer.Option("-n", min=1, help="Number of samples, from the first; the whole split by default.")
     ] = None,
     split: Annotated[SplitName, typer.Option(help="The split to export.")] = "train",
+    source: Source = None,
+    size: Size = None,
+    seed: Seed = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time: 1 by default; on a cluster, its number of CPUs.")
     ] = None,
@@ -46,9 +50,10 @@ def command(
 ) -> None:
     if address and not ray:
         raise typer.BadParameter("this is the address of a Ray cluster: add --ray", param_hint="--address")
+    mix = open_mix(what, split=split, samples=samples, source=source, size=size, seed=seed)
     with progress_bar() as on_progress:
         manifest = export(
-            mix, output, samples=samples, split=split, workers=workers, ray=ray, address=address,
+            mix, output, samples=samples, workers=workers, ray=ray, address=address,
             shard_size=shard_size, jpeg=jpeg, files=files, on_progress=on_progress,
         )  # fmt: skip
     typer.echo(as_text(manifest, output))

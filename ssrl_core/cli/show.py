@@ -7,17 +7,19 @@ import inspect
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from textwrap import dedent, indent, shorten
 from typing import Annotated, Any
 
 import typer
-from PIL import Image
+from PIL import Image, ImageFont
 
 from ..drawing import draw_text
 from ..errors import SSRLError
 from ..mix import Example, single_task_mix
 from ..options import Options
+from ..pages import image_names
 from ..plugins import Task, load_task
 from .terminal import AsJson, show
 
@@ -25,8 +27,12 @@ PICTURE_SIZE = 224
 """Length in pixels of the longer side of the images in a task's picture."""
 
 
-def describe_task(task: Task) -> dict[str, Any]:
+def describe_task(task: Task, *, size: int | None = None) -> dict[str, Any]:
     """The facts of a task, in plain JSON types.
+
+    Args:
+        task: a loaded task.
+        size: pixels of the longer side of the sample's image; None takes the default of a mix.
 
     Returns:
         Among others ``options``, see ``options_of``; ``wordings``: name -> text; ``prompt`` and ``truth`` of a sample
@@ -48,7 +54,8 @@ def describe_task(task: Task) -> dict[str, Any]:
         "known_failures": dict(info.known_failures),
     }
     try:
-        example = next(single_task_mix(task).some_of_each())
+        mix = single_task_mix(task, size=size) if size else single_task_mix(task)
+        example = next(mix.some_of_each())
     except SSRLError as err:
         return facts | {"prompt": None, "truth": None, "no_sample": str(err)}
     return facts | {"prompt": example.prompt, "truth": example.sample.truth}
@@ -179,13 +186,13 @@ def type_in_words(schema: Mapping[str, Any]) -> str:
     return f"{name} ({bounds})" if bounds else name
 
 
-def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
+def write_picture(task: Task, path: Path, *, samples: int = 2, size: int = PICTURE_SIZE) -> None:
     """Write a picture with so many samples of each level on procedural rooms, each with its truth.
 
     Raises:
         SSRLError: the file extension is no image format, or no sample can be made.
     """
-    examples = single_task_mix(task, size=PICTURE_SIZE).some_of_each(samples)
+    examples = single_task_mix(task, size=size).some_of_each(samples)
     strips = [_strip(example) for example in examples]
     page = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
     top = 0
@@ -199,26 +206,46 @@ def write_picture(task: Task, path: Path, *, samples: int = 2) -> None:
 
 
 def _strip(example: Example) -> Image.Image:
-    """The images of a sample side by side at their own sizes, below a caption."""
-    band, gap = 24, 8
-    images = example.sample.images
-    width = sum(image.width + gap for image in images) + gap
-    strip = Image.new("RGB", (max(width, 160), band + max(image.height for image in images) + gap), "white")
-    caption = f"level {example.recipe.level}: {example.sample.truth}"
-    draw_text(strip, caption, centre=(80, band / 2), size=14)
+    """The images of a sample side by side at their own sizes, below a caption and the names that the prompt gives."""
+    band, gap = 24, 10
+    images, names = example.sample.images, image_names(example.prompt)
+    if len(images) == 1 and names == ["image 1"]:
+        names = [""]  # nothing to tell apart
+    caption = _text(f"level {example.recipe.level}: {example.sample.truth}", band)
+    labels = [_text(name, band) for name in names]
+    widths = [max(image.width, label.width) for image, label in zip(images, labels, strict=True)]
+    head = band + max(label.height for label in labels)
+    width = max(sum(widths) + gap * (len(widths) + 1), caption.width + 2 * gap)
+    strip = Image.new("RGB", (width, head + max(image.height for image in images) + gap), "white")
+    strip.paste(caption, (gap, 0))
     left = gap
-    for image in images:
-        strip.paste(image, (left, band))
-        left += image.width + gap
+    for image, label, width in zip(images, labels, widths, strict=True):
+        strip.paste(label, (left, band))
+        strip.paste(image, (left, head))
+        left += width + gap
     return strip
+
+
+def _text(text: str, height: int) -> Image.Image:
+    """A text in a picture of that height, as wide as the text; of no size if there is no text."""
+    width = ceil(ImageFont.load_default(size=14).getlength(text))
+    line = Image.new("RGB", (width, height if text else 0), "white")
+    draw_text(line, text, centre=(width / 2, height / 2), size=14)
+    return line
 
 
 def command(
     task: Annotated[str, typer.Argument(help="Name of a task.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw samples of each level into this file.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=64, max=4096, help=f"Pixels of the longer side of an image; 448, and {PICTURE_SIZE} in the picture."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     loaded = load_task(task)
     if picture:
-        write_picture(loaded, picture)
-    show(describe_task(loaded), text_of_task, as_json=as_json)
+        write_picture(loaded, picture, size=size or PICTURE_SIZE)
+    show(describe_task(loaded, size=size), text_of_task, as_json=as_json)

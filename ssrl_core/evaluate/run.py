@@ -75,7 +75,7 @@ def evaluate(
                 if isinstance(outcome, Failed):
                     failed[outcome.reason] += 1
                 else:
-                    keep(answer := _judged(mix, (index, example), outcome))
+                    keep(answer := judged(mix, (index, example), outcome))
                     forms.look_at(answer)
                 done += 1
                 on_progress(done, len(missing))
@@ -91,7 +91,8 @@ def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterato
             failed[f"no sample: {err}"] += 1
 
 
-def _judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
+def judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
+    """The answer that a completion gives to an example of a mix, scored as in training."""
     index, example = numbered
     opened = looks_opened(written.text) if written.opened is None else written.opened
     config = mix.config

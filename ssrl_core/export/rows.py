@@ -1,4 +1,4 @@
-"""One row: a sample as verl's RLHFDataset reads it, with its recipe."""
+"""One row: a sample as verl's RLHFDataset reads it, with its recipe. ``docs/export.md`` describes the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a mix file to a folder with a manifest."""
+"""From a mix to a folder with a manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sweep
-from ..mix import load_mix
+from ..mix import Mix, load_mix
 from ..mix.schedule import SplitName
 from .cluster import make_on_cluster
 from .local import make_here, make_in_workers
@@ -21,7 +21,7 @@ SHARD_SIZE = 1000
 
 
 def export(
-    mix_path: Path,
+    mix: Mix | Path,
     folder: Path,
     *,
     samples: int | None = None,
@@ -39,11 +39,11 @@ def export(
     Neither the manifest nor the content of the shards depends on ``workers``, ``ray`` and ``address``.
 
     Args:
-        mix_path: path of the mix file. An export may be resumed with a mix file at another path.
+        mix: a mix, or the path of a mix file. An export may be resumed with a mix file at another path.
         folder: folder for the shards: new, or of the same export. On a cluster all nodes must see it under this path,
             and the sources too.
         samples: number of samples; None exports the whole split.
-        split: split of the mix.
+        split: split of a mix file; a mix has its own.
         workers: number of processes. None uses this process alone, or all CPUs of the cluster.
         ray: make the shards on a Ray cluster: the one at ``address``, else the one of this machine, else a new one.
         address: address of a Ray cluster.
@@ -57,12 +57,12 @@ def export(
             node of the cluster cannot take part.
         MixError, PluginError, SourceError: as for ``load_mix``, and for a sample that cannot be made.
     """
-    mix = load_mix(mix_path, split=split)
+    mix = mix if isinstance(mix, Mix) else load_mix(mix, split=split)
     samples = mix.checked(samples, error=ExportError)
     folder = folder.absolute()
     images = "png" if jpeg is None else f"jpeg {jpeg}"
     plan = plan_of(mix, samples=samples, shard_size=shard_size, images=f"{images} in {folder}" if files else images)
-    job = Job(folder, split, samples, shard_size, jpeg, files, digest(plan))
+    job = Job(folder, mix.split, samples, shard_size, jpeg, files, digest(plan))
     make: Callable[..., list[dict[str, Any]]] = make_here
     if ray:
         make = partial(make_on_cluster, workers=workers, address=address)
