@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
-from typing import Generic, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
 from PIL import Image
 
@@ -144,6 +144,14 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
+class _Part(NamedTuple):
+    """One of the equal parts of a set of samples, with the groups of features that are measured."""
+
+    name: str
+    number: int
+    groups: tuple[str, ...]
+
+
 class Level:
     """The samples of a task at one level.
 
@@ -155,11 +163,10 @@ class Level:
     def __init__(self, plan: Plan, samples: int, drawer: Drawer, *, groups: Sequence[str]) -> None:
         self.plan = plan
         self.failure: NotMade | None = None
-        self._samples, self._drawer = samples, drawer
-        self._plans = {"natural": plan, "oriented": plan.as_oriented(groups=groups)}
+        self._samples, self._drawer, self._groups = samples, drawer, tuple(groups)
         self._few: list[Made] = []
-        self._begun: dict[tuple[str, int], Callable[[], list[Row]]] = {}
-        self._rows: dict[tuple[str, int], list[Row]] = {}
+        self._begun: dict[_Part, Callable[[], list[Row]]] = {}
+        self._rows: dict[_Part, list[Row]] = {}
 
     @property
     def made(self) -> int:
@@ -170,49 +177,62 @@ class Level:
         """Samples with their images: a tenth of all, but at least ``FEW``."""
         return Lot(partial(self._guarded, self._make_few))
 
-    def rows(self, name: str, *, times: int = 1) -> Lot[Row]:
-        """The rows of a set, ``natural`` or ``oriented``, with that many times the number of samples."""
-        return Lot(lambda: [row for part in range(times) for row in self._guarded(partial(self._part, name, part))])
+    def rows(self, name: str, *, times: int = 1, groups: Sequence[str] = ()) -> Lot[Row]:
+        """The rows of a set, ``natural`` or ``oriented``.
 
-    def begin(self, name: str, part: int = 0) -> None:
+        Args:
+            times: that many times the number of samples.
+            groups: of features that are measured in what exceeds this number.
+        """
+        parts = [_Part(name, number, tuple(groups) if number else self._groups) for number in range(times)]
+        return Lot(lambda: [row for part in parts for row in self._guarded(partial(self._part, part))])
+
+    def begin(self, name: str) -> None:
         """Let the worker processes begin with rows that will be needed."""
-        if (name, part) not in self._begun:
-            self._begun[name, part] = self._drawer.begin(self._plans[name], self._indices(part))
+        self._begin(_Part(name, 0, self._groups))
 
-    def _indices(self, part: int) -> range:
-        return range(part * self._samples, (part + 1) * self._samples)
+    def _begin(self, part: _Part) -> Callable[[], list[Row]]:
+        if part not in self._begun:
+            self._begun[part] = self._drawer.begin(self._plan(part), self._indices(part))
+        return self._begun[part]
+
+    def _plan(self, part: _Part) -> Plan:
+        return self.plan if part.name == "natural" else self.plan.as_oriented(groups=part.groups)
+
+    def _indices(self, part: _Part) -> range:
+        return range(part.number * self._samples, (part.number + 1) * self._samples)
 
     def _make_few(self) -> list[Made]:
         count = min(max(FEW, self._samples // 10), self._samples)
         self._few = self._few or [make(self.plan, index) for index in range(count)]
         return self._few
 
-    def _part(self, name: str, part: int) -> list[Row]:
-        if (name, part) not in self._rows:
-            self.begin(name, part)
-            found = self._begun[name, part]()
+    def _part(self, part: _Part) -> list[Row]:
+        if part not in self._rows:
+            found = self._begin(part)()
             if not all(row.prompt for row in found):
                 found = (
-                    self._completed(name, part, found)
-                    or self._drawer.begin(self._plans[name], self._indices(part), fresh=True)()
+                    self._completed(part, found)
+                    or self._drawer.begin(self._plan(part), self._indices(part), fresh=True)()
                 )
-            self._rows[name, part] = found
-        return self._rows[name, part]
+            self._rows[part] = found
+        return self._rows[part]
 
-    def _completed(self, name: str, part: int, found: Sequence[Row]) -> list[Row]:
+    def _completed(self, part: _Part, found: Sequence[Row]) -> list[Row]:
         """Kept rows with their prompts; nothing if samples that are made anew differ from them.
 
         The prompts are made without pixels, which shows in the comparison if a prompt depends on them.
         """
-        start, plan = part * self._samples, self._plans[name]
         try:
             rows = [row if row.prompt else replace(row, prompt=self._blank_prompt(row)) for row in found]
         except PluginFailed:
             return []
-        first = range(start, start + min(COMPARED, len(rows)))
-        again = self._make_few() if plan is self.plan and not part else [make(plan, index) for index in first]
-        facts = ((made, rows[made.index - start]) for made in again)
-        return rows if all((digest(m.sample), m.prompt) == (row.digest, row.prompt) for m, row in facts) else []
+        if part.name == "natural" and not part.number:
+            again = self._make_few()
+        else:
+            again = [make(self._plan(part), row.index) for row in rows[:COMPARED]]
+        pairs = zip(again, rows, strict=False)
+        return rows if all((digest(m.sample), m.prompt) == (row.digest, row.prompt) for m, row in pairs) else []
 
     def _blank_prompt(self, row: Row) -> str:
         images = tuple(Image.new("RGB", size) for size in row.sizes)

@@ -122,7 +122,7 @@ class Examination:
         if criterion.id.startswith(_VERIFYING) and self._trial.memo.get("verifier hangs"):
             return replace(not_run, reason="the verifier does not return")
         try:
-            outcome = self._outcome(criterion, self._lots[level])
+            outcome = self._outcome(criterion, level)
         except NotRun as err:
             return replace(not_run, reason=str(err))
         except NotMade:
@@ -168,16 +168,20 @@ class Examination:
         if self._drawer:
             self._drawer.close()
 
-    def _outcome(self, criterion: Criterion, lots: Level) -> Outcome:
-        """What a criterion measures, with more samples as long as that may change the result."""
+    def _outcome(self, criterion: Criterion, level: str) -> Outcome:
+        """What a criterion measures, with more samples as long as that may change an undeclared result."""
+        lots, declared, groups = self._lots[level], self._declared(criterion, level), _groups([criterion])
         looked_at: list[str] = []
         for times in range(1, MOST + 1):
-            sets = {name: lots.rows(name, times=times if name in looked_at else 1) for name in ("natural", "oriented")}
+            sets = {
+                name: lots.rows(name, times=times if name in looked_at else 1, groups=groups)
+                for name in ("natural", "oriented")
+            }
             trial = replace(self._trial, plan=lots.plan, few=lots.few())
             outcome = _measured(criterion, replace(trial, natural=sets["natural"], oriented=sets["oriented"]))
             looked_at = [name for name, lot in sets.items() if lot.is_made]
             self._looked_at |= dict.fromkeys(looked_at)
-            if not outcome.close or not looked_at:
+            if not outcome.close or declared or not looked_at:
                 break
         if times > 1:
             count = sum(len(sets[name]) for name in looked_at)
