@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 
 from ssrl_core import plugins, sources
+
+os.environ["SSRL_CHECK_CACHE"] = "0"  # what the kit keeps on disk; its own tests turn it on
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is slow, and no fault
 hypothesis.settings.load_profile("any machine")
@@ -32,17 +35,23 @@ def write_distribution(
     version: str = "0.1",
     requires: Iterable[str] = (),
     code: str | None = None,
+    readme: str | None = None,
 ) -> Path:
-    """A distribution as an installer would leave it: metadata, and a module of the same name where code is given."""
+    """A distribution as an installer would leave it: metadata, and a module of the same name where code is given.
+
+    Without ``readme``, the long description names the entry points.
+    """
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     metadata = [
         "Metadata-Version: 2.1",
         f"Name: {name}",
         f"Version: {version}",
+        f"Summary: what {name} adds",
         *(f"Requires-Dist: {r}" for r in requires),
     ]
-    (info / "METADATA").write_text("\n".join(metadata) + "\n")
+    names = [entry for entries in entry_points.values() for entry in entries]
+    (info / "METADATA").write_text("\n".join([*metadata, "", readme or f"It adds {', '.join(names)}."]) + "\n")
     groups = (f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in eps.items()) for group, eps in entry_points.items())
     (info / "entry_points.txt").write_text("\n".join(groups))
     if code is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,8 +18,12 @@ from PIL import Image
 
 from ssrl_core import reward
 from ssrl_core.errors import SourceError, SSRLError, UnknownPlugin
-from ssrl_core.testing import CRITERIA, check_task, verifier
+from ssrl_core.plugins import load_task
+from ssrl_core.testing import CRITERIA, check_task, lots, run, samples, verifier
+from ssrl_core.testing.criteria import Criterion
 from ssrl_core.testing.evidence import write_failures
+from ssrl_core.testing.project import faults_of, relative_pictures
+from ssrl_core.testing.report import Outcome
 from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
 from ssrl_core.testing.statistics import bound_above, detectable, guess_accuracy, uniform_p
 
@@ -35,6 +40,10 @@ def faults(install, monkeypatch):
     """Installs the sound task and all faults."""
     monkeypatch.syspath_prepend(str(FIXTURES))
     entries = {name.lower(): f"ssrl_plugin_faults:{name}_" for name in FAULTS}
+    for name, kind in _faults.FAULTS.items():
+        if hasattr(kind, "readme"):
+            entry = {name.lower(): entries.pop(name.lower())}
+            install(f"ssrl-plugin-{name.lower()}", entry_points={"ssrl": entry}, readme=kind.readme)
     entries |= {"sound": "ssrl_plugin_faults:sound", "heavy": "ssrl_plugin_heavy:heavy"}
     install("ssrl-plugin-faults", entry_points={"ssrl": entries})
 
@@ -146,6 +155,91 @@ def test_a_verifier_that_never_returns_does_not_hang_the_report(faults, monkeypa
     assert statuses.pop("contract.generates") == "passed"
     assert statuses.pop("verifier.returns") == "failed"
     assert set(statuses.values()) == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("only", "sets"),
+    [
+        ("contract.levels", set()),
+        ("ambiguity.oracle", {("check", 24)}),
+        ("health.speed", {("check", 30)}),
+        ("bias.sizes", {("check oriented", 30)}),
+    ],
+)
+def test_a_criterion_makes_only_the_samples_that_it_looks_at(faults, monkeypatch, only, sets):
+    made = []
+
+    def make(plan, index):
+        made.append((plan.split, index))
+        return samples.make(plan, index)
+
+    monkeypatch.setattr(lots, "make", make)
+    monkeypatch.setattr(lots, "rows", lambda plan, indices: [make(plan, k) and row_of(plan, k) for k in indices])
+    report = check_task("sound", only=[only], samples=30, size=128, solve=solve, workers=0)
+    assert not report.failed
+    assert {(split, sum(name == split for name, _ in made)) for split in {name for name, _ in made}} == sets
+    counted = [check.measured for check in report.checks if check.id == "contract.generates"]
+    assert counted == (["30 samples"] if only in ("health.speed", "bias.sizes") else [])
+
+
+def row_of(plan, index):
+    (row,) = samples.rows(plan, [index])
+    return row
+
+
+@pytest.mark.parametrize(("clear_at", "made"), [(2, 48), (99, 96)])
+def test_a_figure_near_its_bound_is_drawn_again_until_it_is_clear_or_a_limit_is_reached(
+    faults, monkeypatch, clear_at, made
+):
+    def measure(trial):
+        count = len(trial.oriented)
+        return Outcome(count >= 48, f"{count} seen", "48", close=count < clear_at * 24)
+
+    monkeypatch.setattr(run, "CRITERIA", (Criterion("planted.close", "many samples", measure),))
+    report = check_task("sound", samples=24, size=128, workers=0)
+    check, generated = report.checks
+    assert (check.status, check.measured) == ("passed", f"{made} seen; drawn again: {made} samples")
+    assert generated.measured == f"{made} samples"
+
+
+def test_an_undeclared_figure_is_not_drawn_again_if_more_samples_cannot_change_it(faults, monkeypatch):
+    criterion = Criterion("planted.clear", "x", lambda trial: Outcome(False, f"{len(trial.natural)}", "x"))
+    monkeypatch.setattr(run, "CRITERIA", (criterion,))
+    assert check_task("sound", samples=24, size=128, workers=0).failed[0].measured == "24"
+
+
+def test_pytest_measures_only_the_selected_criteria(install_toy, tmp_path):
+    install_toy(('"AB"[rng.integers(2)]', "1 / 0"))  # no sample can be made
+    tests = "from ssrl_core.testing import PretextTaskTests\nclass TestToy(PretextTaskTests):\n    task = 'toy'\n"
+    (tmp_path / "test_toy.py").write_text(tests)
+    (site,) = tmp_path.glob("site*")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_toy.py", "-k"]
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    for chosen, passed in (("contract.hooks or contract.levels", "2 passed"), ("contract.images", "1 failed")):
+        done = subprocess.run(
+            [*command, chosen], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert passed in done.stdout
+    assert "contract.generates@1 failed" in done.stdout and "ZeroDivisionError" in done.stdout
+
+
+def test_an_oracle_is_quoted_in_the_letters_that_it_wrote(faults):
+    (check,) = check_task("wrongtruth", only=["ambiguity.oracle"], samples=24, size=128, solve=solve, workers=0).failed
+    assert re.search(r"the oracle says \['[A-D]'\] instead of '[A-D]'", check.measured)
+
+
+def test_the_texts_of_all_distributions_here_pass():
+    root = Path(__file__).parents[1]
+    for folder in [*root.glob("plugins/*"), root / "examples/ssrl-plugin-follow-route"]:
+        assert relative_pictures((folder / "README.md").read_text(encoding="utf-8")) == [], folder
+    for name in ("flipped_patch", "cropped_patch", "shuffled_patches", "depth_ordering", "relative_position"):
+        assert list(faults_of(load_task(name), lambda: "")) == []
+
+
+def test_relative_pictures_are_found_in_every_form_but_not_in_code():
+    text = "![a](x.png) ![b](https://a.b/y.png)\n<img width=3 src='z.svg'>\n[c]: w.gif\n[d]: notes.txt\n"
+    text += "`![no](no.png)`\n```\n![no](no.png)\n```\n    ![no](no.png)\n![e](data:image/png;base64,x)"
+    assert relative_pictures(text) == ["x.png", "z.svg", "w.gif"]
 
 
 def test_mistakes_of_the_caller_are_named(faults):

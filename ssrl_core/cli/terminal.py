@@ -62,5 +62,26 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
     yield write
 
 
+@contextmanager
+def live_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """A function that shows how much is done, of how much, and what is being done, with the time left.
+
+    Nothing is shown if stderr is not a terminal, or ``quiet``. Lines that are printed meanwhile stand above the bar.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    # Rich would send what is printed to the terminal even if stdout is a file or a pipe.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda done, total, name: progress.update(bar, completed=done, total=total, description=name)
+
+
 def _rate(done: int, start: float) -> str:
     return f"{done / max(time.monotonic() - start, 1e-9):.0f} samples/s"

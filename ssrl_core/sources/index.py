@@ -107,7 +107,7 @@ def index_by_id(entries: Iterable[Entry], facts: Facts, *, made_of: object = Non
         made_of: everything that the index depends on, the key of the cache; None for a temporary index.
     """
     key = hashlib.sha256(repr(made_of).encode(errors="surrogateescape")).hexdigest()[:32]
-    path = _cache_folder() / f"{key}.index"
+    path = cache_folder() / f"{key}.index"
     if made_of is not None:
         with suppress(OSError, ValueError), path.open("rb") as file:
             return Index(file)
@@ -123,7 +123,8 @@ def index_by_id(entries: Iterable[Entry], facts: Facts, *, made_of: object = Non
         return Index(file)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The folder of what is expensive to make: ``SSRL_CACHE``, by default ``ssrl`` in the user's cache folder."""
     chosen = os.environ.get("SSRL_CACHE")
     return Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ssrl").expanduser()
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..answers import extract_answer
 from .criteria import Family, Trial, tokens
+from .project import faults_of
 from .report import Outcome
 
 family = Family("contract")
@@ -94,3 +95,15 @@ def declared(trial: Trial) -> Outcome:
         if name not in trial.criteria or (level and level not in trial.task.info.levels) or not reason.strip():
             unknown.append(key)
     return Outcome(not unknown, ", ".join(unknown) or f"{len(trial.task.info.known_failures)} declared", "none unknown")
+
+
+@family("description", "summary and README are about this task, and an index of packages can show them", once=True)
+def description(trial: Trial) -> Outcome:
+    """What users read before they install the task."""
+    faults = list(faults_of(trial.task, lambda: trial.few[0].prompt))
+    return Outcome(
+        not faults,
+        "; ".join(faults) or f"the texts of {trial.task.plugin.distribution} are so",
+        "nothing wrong",
+        remedy="mend README.md and pyproject.toml, and install again; give pictures the whole address, https://...",
+    )

@@ -79,9 +79,11 @@ class Trial:
         """How the answers of the oracle differ from the truth; empty if they do not, or without an oracle."""
         if self.solve is None:
             return ""
-        found = {normalize(answer) for answer in self.solve(made.source, made.sample)}
+        found = {normalize(answer): answer for answer in self.solve(made.source, made.sample)}
         truth = made.sample.truth
-        return "" if found == {normalize(truth)} else f"the oracle says {sorted(found)} instead of {truth!r}"
+        if set(found) == {normalize(truth)}:
+            return ""
+        return f"the oracle says {sorted(found.values())} instead of {truth!r}"
 
     def kind(self, answer: str) -> int:
         """The answer type that the prompt reveals: the number of words if the prompt determines it, otherwise 0."""

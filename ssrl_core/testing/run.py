@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures import TimeoutError as TooLate
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
-from threading import Thread
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,18 +18,18 @@ from ..mix.include import dotted
 from ..plugins import Task, find, load_task
 from ..sources import open_source
 from . import ambiguity, bias, comparisons, contract, determinism, health, leaks, relations, solvable, verifier
+from .cache import default_folder
 from .criteria import Criterion, Family, NotRun, Solve, SolveSeen, Trial, Variants
 from .features import GROUPS
+from .lots import Drawer, Level, NotMade, NoWorkers
 from .report import Check, Outcome, Report, Status
-from .samples import RELATIONS, Plan, Row, make, rows
+from .samples import RELATIONS, Plan
 from .statistics import bound_above
 
 SAMPLES = 1000
 SIZE = 256
-FEW = 24
-"""The least number of samples that are kept with their images; otherwise a tenth of all."""
-CHUNK = 50
-CHUNK_SECONDS = 180.0
+MOST = 4
+"""How many times the samples are made at most for a criterion whose figure is close to its bound."""
 
 _FAMILIES: tuple[Family, ...] = (
     contract.family,
@@ -59,6 +52,153 @@ _MADE = "contract.generates"
 _MADE_EXPECTED = "every sample can be made, fifty within three minutes, with params of plain JSON"
 
 
+class Examination:
+    """A task whose criteria are measured one by one. Samples are made when a criterion looks at them.
+
+    Args:
+        name, source, samples, size, seed, levels, options, solve, solve_seen, variants, workers, cache: see
+            ``check_task``.
+        only: ids of criteria or families that may be asked for; empty for all.
+
+    Attributes:
+        criteria: those that may be asked for.
+        levels: names of the levels to check.
+
+    Raises:
+        See ``check_task``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        source: str = "synthetic:",
+        samples: int = SAMPLES,
+        size: int = SIZE,
+        seed: int = 0,
+        levels: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        solve: Solve | None = None,
+        solve_seen: SolveSeen | None = None,
+        variants: Variants | None = None,
+        only: Sequence[str] = (),
+        workers: int = 2,
+        cache: bool = True,
+    ) -> None:
+        self.start = time.monotonic()
+        self.criteria = _selected(only)
+        self.levels: list[str] = []
+        self._name, self._plugin, self._samples = name, find(name), samples
+        self._source, self._size, self._seed = source, size, seed
+        self._lots: dict[str, Level] = {}
+        self._looked_at: dict[str, None] = {}  # sets of which a criterion wanted rows, in this order
+        self._drawer: Drawer | None = None
+        self._broken = ""
+        try:
+            task = load_task(name)
+        except (BrokenPlugin, IncompatiblePlugin) as err:
+            self._broken = str(err)
+            return
+        self.levels = _chosen(task, levels)
+        _check_usable(task, source, options or {})
+        self._drawer = Drawer(task, source, workers=workers, folder=default_folder() if cache else None)
+        plan = Plan(name, self.levels[0], options or {}, source, size, seed, images=self._drawer.images)
+        groups = _groups(self.criteria)
+        for level in self.levels:
+            self._lots[level] = Level(replace(plan, level=level), samples, self._drawer, groups=groups)
+        ids = frozenset(criterion.id for criterion in CRITERIA)
+        self._trial = Trial(
+            task, plan, self.levels, solve=solve, solve_seen=solve_seen, variants=variants, criteria=ids
+        )
+
+    def levels_of(self, criterion: Criterion) -> list[str]:
+        """The levels at which a criterion is measured; none if the plugin cannot be loaded."""
+        return self.levels[:1] if criterion.once else self.levels
+
+    def check(self, criterion: Criterion, level: str) -> Check:
+        """The result of a criterion at a level."""
+        shown = None if criterion.once else level
+        not_run = Check(criterion.id, shown, criterion.expected, "", "", "not run")
+        if criterion.id.startswith(_VERIFYING) and self._trial.memo.get("verifier hangs"):
+            return replace(not_run, reason="the verifier does not return")
+        try:
+            outcome = self._outcome(criterion, level)
+        except NotRun as err:
+            return replace(not_run, reason=str(err))
+        except NotMade:
+            return replace(not_run, reason="no samples")
+        finally:
+            self._begin_after(level)
+        return _judged(criterion, shown, outcome, declared=self._declared(criterion, level))
+
+    def made(self, level: str) -> Check | None:
+        """Whether the samples of a level could be made; None if no criterion looked at any."""
+        lots = self._lots[level]
+        if lots.failure:
+            return Check(_MADE, level, _MADE_EXPECTED, str(lots.failure), "all", "failed")
+        return Check(_MADE, level, _MADE_EXPECTED, f"{lots.made} samples", "all", "passed") if lots.made else None
+
+    def unloaded(self) -> Check | None:
+        """The failure to load the plugin; None if it is loaded."""
+        hooks = CRITERIA[0]
+        if not self._broken:
+            return None
+        return Check(hooks.id, None, hooks.expected, self._broken, "no problem found", "failed")
+
+    def forget(self, level: str) -> None:
+        """Give the memory of a level's samples free."""
+        del self._lots[level]
+
+    def report(self, checks: Sequence[Check]) -> Report:
+        """The report with these checks."""
+        return Report(
+            task=self._name,
+            distribution=self._plugin.distribution,
+            version=self._plugin.version,
+            source=self._source,
+            samples=self._samples,
+            size=self._size,
+            seed=self._seed,
+            seconds=time.monotonic() - self.start,
+            checks=tuple(checks),
+        )
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._drawer:
+            self._drawer.close()
+
+    def _outcome(self, criterion: Criterion, level: str) -> Outcome:
+        """What a criterion measures, with more samples as long as that may change an undeclared result."""
+        lots, declared, groups = self._lots[level], self._declared(criterion, level), _groups([criterion])
+        looked_at: list[str] = []
+        for times in range(1, MOST + 1):
+            sets = {
+                name: lots.rows(name, times=times if name in looked_at else 1, groups=groups)
+                for name in ("natural", "oriented")
+            }
+            trial = replace(self._trial, plan=lots.plan, few=lots.few())
+            outcome = _measured(criterion, replace(trial, natural=sets["natural"], oriented=sets["oriented"]))
+            looked_at = [name for name, lot in sets.items() if lot.is_made]
+            self._looked_at |= dict.fromkeys(looked_at)
+            if not outcome.close or declared or not looked_at:
+                break
+        if times > 1:
+            count = sum(len(sets[name]) for name in looked_at)
+            outcome = replace(outcome, measured=f"{outcome.measured}; drawn again: {count} samples")
+        return outcome
+
+    def _begin_after(self, level: str) -> None:
+        """Let the worker processes begin with what the criteria will look at in the following levels."""
+        for later in self.levels[self.levels.index(level) + 1 :]:
+            for name in self._looked_at:
+                self._lots[later].begin(name)
+
+    def _declared(self, criterion: Criterion, level: str) -> str:
+        known = self._trial.task.info.known_failures
+        return known.get(f"{criterion.id}@{level}") or known.get(criterion.id) or ""
+
+
 def check_task(
     name: str,
     *,
@@ -73,14 +213,17 @@ def check_task(
     variants: Variants | None = None,
     only: Sequence[str] = (),
     workers: int = 2,
+    cache: bool = True,
     on_check: Callable[[Check], None] = lambda check: None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Report:
     """The report on an installed task.
 
     Args:
         name: of the task.
         source: URI of the images, with depth if the task needs it.
-        samples: number of natural and of oriented samples for each level; see ``samples``.
+        samples: number of natural and of oriented samples for each level; see ``samples``. For a figure that is close
+            to its bound, up to ``MOST`` times as many are made.
         size: working size of the images, pixels of the longer side.
         seed: of all random choices.
         levels: levels to check; None for all.
@@ -88,59 +231,53 @@ def check_task(
         solve: an oracle, which returns all right answers of a sample, given its image at the working size.
         solve_seen: a solver, which returns the answer of a sample given only what the model sees.
         variants: returns further spellings of a truth that must score 1.0.
-        only: ids of criteria or families; empty for all.
+        only: ids of criteria or families; empty for all. Only the samples that these look at are made.
         workers: number of worker processes that make samples; with 0, this process makes them.
+        cache: whether samples are kept on disk for the next run; see ``keys``. Never with 0 workers.
         on_check: called with each finished check.
+        on_progress: called before each check with the number of finished ones, the number of all, and its name.
 
     Raises:
         UnknownPlugin, DuplicatePlugin: no task, or more than one, has this name.
         SourceError: the source cannot be opened, has no images, or lacks the depth that the task needs.
         SSRLError: a level, an option or a criterion does not exist.
     """
-    start = time.monotonic()
-    plugin = find(name)
-    criteria = _selected(only)
-    checks: list[Check] = []
+    settings = {"source": source, "samples": samples, "size": size, "seed": seed, "levels": levels, "options": options}
+    oracle = {"solve": solve, "solve_seen": solve_seen, "variants": variants}
+    found: list[Check] = []
 
     def add(check: Check) -> None:
-        checks.append(check)
+        found.append(check)
         on_check(check)
 
+    with closing(Examination(name, **settings, **oracle, only=only, workers=workers, cache=cache)) as examined:  # type: ignore[arg-type]
+        if unloaded := examined.unloaded():
+            add(unloaded)
+        todo = {level: [c for c in examined.criteria if level in examined.levels_of(c)] for level in examined.levels}
+        done, total = 0, sum(map(len, todo.values()))
+        for level, criteria in todo.items():
+            for criterion in criteria:
+                on_progress(done, total, criterion.id if criterion.once else f"{criterion.id}@{level}")
+                add(examined.check(criterion, level))
+                done += 1
+            if made := examined.made(level):
+                add(made)
+            examined.forget(level)
+        return examined.report(found)
+
+
+def _check_usable(task: Task, source: str, options: Mapping[str, Any]) -> None:
+    """Raise an error if the source or the options do not fit the task."""
+    images = open_source(source)
+    if task.info.needs_depth and not images.has_depth:
+        raise SourceError(f"task {task.name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
+    if not len(images):
+        raise SourceError(f"the source {source!r} has no images")
     try:
-        task = load_task(name)
-    except (BrokenPlugin, IncompatiblePlugin) as err:
-        hooks = CRITERIA[0]
-        add(Check(hooks.id, None, hooks.expected, str(err), "no problem found", "failed"))
-    else:
-        chosen = _chosen(task, levels)
-        images = open_source(source)
-        if task.info.needs_depth and not images.has_depth:
-            raise SourceError(f"task {name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
-        if not len(images):
-            raise SourceError(f"the source {source!r} has no images")
-        try:
-            task.options_model(**(options or {}))
-        except ValidationError as err:
-            text = explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model, content=options or {})
-            raise SSRLError(text) from err
-        plans = [Plan(name, level, options or {}, source, size, seed) for level in chosen]
-        ids = frozenset(criterion.id for criterion in CRITERIA)
-        trial = Trial(task, plans[0], chosen, solve=solve, solve_seen=solve_seen, variants=variants, criteria=ids)
-        with _drawn(plans, samples, workers, groups=_groups(criteria)) as drawn:
-            for plan, lots in drawn:
-                wanted = [criterion for criterion in criteria if plan.level == chosen[0] or not criterion.once]
-                _check_level(replace(trial, plan=plan), lots, wanted, add)
-    return Report(
-        task=name,
-        distribution=plugin.distribution,
-        version=plugin.version,
-        source=source,
-        samples=samples,
-        size=size,
-        seed=seed,
-        seconds=time.monotonic() - start,
-        checks=tuple(checks),
-    )
+        task.options_model(**options)
+    except ValidationError as err:
+        text = explain(err, lambda *keys: f"option {dotted(keys)}", task.options_model, content=options)
+        raise SSRLError(text) from err
 
 
 def _chosen(task: Task, levels: Sequence[str] | None) -> list[str]:
@@ -171,93 +308,20 @@ def _groups(criteria: Sequence[Criterion]) -> tuple[str, ...]:
     return *looks, *(name for group in comparisons.GROUPS if (name := f"{RELATIONS}{group}") in ids or every)
 
 
-_Lot = Callable[[], list[Row]]
-
-
-@contextmanager
-def _drawn(
-    plans: Sequence[Plan], samples: int, workers: int, *, groups: Sequence[str]
-) -> Iterator[list[tuple[Plan, tuple[_Lot, _Lot]]]]:
-    """For each plan two functions that return its natural and its oriented rows; worker processes make them ahead."""
-    pairs = [(plan, plan.as_oriented(groups=groups)) for plan in plans]
-    if workers == 0:
-        yield [
-            (plan, (partial(rows, plan, range(samples)), partial(rows, other, range(samples)))) for plan, other in pairs
-        ]
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    chunks = [range(start, min(start + CHUNK, samples)) for start in range(0, samples, CHUNK)]
-
-    def submit(plan: Plan) -> _Lot:
-        return partial(_gather, [pool.submit(rows, plan, chunk) for chunk in chunks])
-
+def _measured(criterion: Criterion, trial: Trial) -> Outcome:
+    """The outcome of a criterion; an error of the task or of the author's oracle is a failure."""
     try:
-        yield [(plan, (submit(plan), submit(other))) for plan, other in pairs]
-    finally:
-        for process in list((pool._processes or {}).values()):  # shutdown would wait for a task that hangs
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """End this worker process when its parent ends, even if the parent is killed or the task hangs."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _gather(futures: Sequence[Future[list[Row]]]) -> list[Row]:
-    return [row for future in futures for row in future.result(timeout=CHUNK_SECONDS)]
-
-
-def _check_level(
-    trial: Trial,
-    lots: tuple[_Lot, _Lot],
-    criteria: Sequence[Criterion],
-    add: Callable[[Check], None],
-) -> None:
-    level = trial.plan.level
-    try:
-        natural, oriented = (lot() for lot in lots)
-        few = [make(trial.plan, index) for index in range(min(max(FEW, len(natural) // 10), len(natural)))]
-    except BrokenProcessPool as err:
-        raise SSRLError(
-            "the processes that draw samples ended: call check_task below `if __name__ == '__main__':`, "
-            "or with workers=0"
-        ) from err
-    except Exception as err:
-        what = f"fifty samples took longer than {CHUNK_SECONDS:.0f} s" if isinstance(err, TooLate) else str(err)
-        add(Check(_MADE, level, _MADE_EXPECTED, what or type(err).__name__, "all", "failed"))
-        for criterion in criteria:
-            add(Check(criterion.id, level, criterion.expected, "", "", "not run", "no samples"))
-        return
-    add(Check(_MADE, level, _MADE_EXPECTED, f"{len(natural) + len(oriented)} samples", "all", "passed"))
-    trial = replace(trial, few=few, natural=natural, oriented=oriented)
-    for criterion in criteria:
-        if criterion.id.startswith(_VERIFYING) and trial.memo.get("verifier hangs"):
-            add(Check(criterion.id, level, criterion.expected, "", "", "not run", "the verifier does not return"))
-        else:
-            add(_check(criterion, trial))
-
-
-def _check(criterion: Criterion, trial: Trial) -> Check:
-    level = None if criterion.once else trial.plan.level
-    try:
-        outcome = criterion.check(trial)
-    except NotRun as err:
-        return Check(criterion.id, level, criterion.expected, "", "", "not run", str(err))
+        return criterion.check(trial)
+    except (NotRun, NotMade, NoWorkers):
+        raise
     except SSRLError as err:
-        outcome = Outcome(False, str(err), "no error")
+        return Outcome(False, str(err), "no error")
     except Exception as err:  # for example, of the author's oracle
         where = traceback.extract_tb(err.__traceback__)[-1]
-        outcome = Outcome(False, f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})", "no error")
-    known = trial.task.info.known_failures
-    declared = known.get(f"{criterion.id}@{trial.plan.level}") or known.get(criterion.id)
+        return Outcome(False, f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})", "no error")
+
+
+def _judged(criterion: Criterion, level: str | None, outcome: Outcome, *, declared: str) -> Check:
     exceeded = declared and _exceeded(declared, outcome)
     status: Status = "passed" if outcome.passed else "declared" if declared and not exceeded else "failed"
     reason = exceeded or declared or outcome.remedy

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,9 +25,10 @@ from PIL import Image
 from ..plugins import Task, load_task
 from ..regions import region_radius
 from ..sample import find_sample, generate, stream
-from ..seeding import generator
+from ..seeding import generator, stable_hash
 from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
 from ..types import Intrinsics, Recipe, Sample, SourceImage
+from .cache import load, save
 from .comparisons import Form, Seen, grids_of, values_of
 from .features import Features, measure
 from .markers import read_markers
@@ -49,6 +51,7 @@ class Plan:
         oriented: whether images are cropped, rotated and mirrored at random.
         groups: groups of features that are measured; see ``Row``.
         split: part of the name of the random streams, so that sets do not share samples.
+        images: path of files in which processes share the images of the pool, without their endings; empty for none.
     """
 
     task: str
@@ -60,6 +63,7 @@ class Plan:
     oriented: bool = False
     groups: Sequence[str] = ()
     split: str = "check"
+    images: str = ""
 
     def as_oriented(self, *, groups: Sequence[str] = ()) -> Plan:
         """The plan of the oriented samples, which share no random numbers with the natural ones."""
@@ -90,6 +94,7 @@ class Row:
     """The facts of a sample that criteria need, without its images.
 
     Attributes:
+        digest: of pixels, truth and params.
         features: group -> numbers; of ``features``, and of ``comparisons`` as ``relations.<group>``.
         form: of the comparisons.
     """
@@ -172,7 +177,7 @@ def _draw(plan: Plan, index: int, attempt: int) -> tuple[str, np.random.Generato
 def _image(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
     """The read-only image of a recipe: from the pool, oriented if the plan says so, as JPEG, at the working size."""
     _, rng = _draw(plan, recipe.index, recipe.attempt)
-    picture = pool_image(plan.source, recipe.image_id, seed=plan.seed, depth=depth)
+    picture = pool_image(plan.source, recipe.image_id, seed=plan.seed, depth=depth, shared=plan.images)
     if plan.oriented:
         picture = orient(window(picture, rng=rng), int(rng.integers(8)))
     image = to_working_size(as_jpeg(picture), plan.size, rng=rng)
@@ -207,7 +212,7 @@ def _row(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Row:
         prompt=made.prompt,
         params=made.sample.params,
         sizes=tuple(image.size for image in made.sample.images),
-        digest=digest(made.sample, made.prompt),
+        digest=digest(made.sample),
         rejections=made.rejections,
         seconds=made.seconds,
         features={**measure(made.sample.images, looks), **compared},
@@ -231,8 +236,8 @@ def _seen(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Seen:
     return Seen(pictures, grids_of(made.sample.truth, answers) if len(pictures) < 3 else (), places)
 
 
-def digest(sample: Sample, prompt: str) -> bytes:
-    """A digest of 16 bytes of the pixels, prompt, truth and params."""
+def digest(sample: Sample, prompt: str = "") -> bytes:
+    """A digest of 16 bytes of the pixels, truth and params, and of the prompt if it is given."""
     print_ = hashlib.blake2b(digest_size=16)
     for image in sample.images:
         print_.update(repr((image.mode, image.size)).encode())
@@ -256,11 +261,20 @@ def pool_ids(source: str, seed: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=2 * POOL_SIZE)
-def pool_image(source: str, image_id: str, *, seed: int, depth: bool) -> SourceImage:
-    """One image of the pool, at most ``POOL_PIXELS`` long. Raises SourceRejected if it cannot be used."""
+def pool_image(source: str, image_id: str, *, seed: int, depth: bool, shared: str = "") -> SourceImage:
+    """One image of the pool, at most ``POOL_PIXELS`` long; see ``Plan.images`` for ``shared``.
+
+    Raises:
+        SourceRejected: the image cannot be used.
+    """
+    path = Path(f"{shared}-{stable_hash(image_id):016x}.image")
+    if shared and isinstance(known := load(path), SourceImage):
+        return known
     image = load_image(open_source(source), image_id, depth=depth)
     if max(image.rgb.shape[:2]) > POOL_PIXELS:
         image = to_working_size(image, POOL_PIXELS, rng=generator(seed, stream=f"check/{image_id}", index=0))
+    if shared:
+        save(path, image)
     return image
 
 
