@@ -25,6 +25,7 @@ from .samples import Made, Plan, Row, digest, make, rows
 
 T = TypeVar("T")
 
+SETS = "natural", "oriented"
 FEW = 24
 """The least number of samples that are kept with their images; otherwise a tenth of all."""
 COMPARED = 8
@@ -170,15 +171,15 @@ class Level:
 
     @property
     def made(self) -> int:
-        """The number of rows that were made so far."""
-        return sum(map(len, self._rows.values()))
+        """The number of samples that were made so far; the few ones are among the natural ones."""
+        return sum(map(len, self._rows.values())) or len(self._few)
 
     def few(self) -> Lot[Made]:
         """Samples with their images: a tenth of all, but at least ``FEW``."""
         return Lot(partial(self._guarded, self._make_few))
 
     def rows(self, name: str, *, times: int = 1, groups: Sequence[str] = ()) -> Lot[Row]:
-        """The rows of a set, ``natural`` or ``oriented``.
+        """The rows of one of the ``SETS``.
 
         Args:
             times: that many times the number of samples.

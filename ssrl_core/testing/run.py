@@ -21,7 +21,7 @@ from . import ambiguity, bias, comparisons, contract, determinism, health, leaks
 from .cache import default_folder
 from .criteria import Criterion, Family, NotRun, Solve, SolveSeen, Trial, Variants
 from .features import GROUPS
-from .lots import Drawer, Level, NotMade, NoWorkers
+from .lots import SETS, Drawer, Level, NotMade, NoWorkers
 from .report import Check, Outcome, Report, Status
 from .samples import RELATIONS, Plan
 from .statistics import bound_above
@@ -111,6 +111,10 @@ class Examination:
             task, plan, self.levels, solve=solve, solve_seen=solve_seen, variants=variants, criteria=ids
         )
 
+        if len(self.criteria) == len(CRITERIA):
+            self._looked_at = dict.fromkeys(SETS)
+            self._begin(self.levels)
+
     def levels_of(self, criterion: Criterion) -> list[str]:
         """The levels at which a criterion is measured; none if the plugin cannot be loaded."""
         return self.levels[:1] if criterion.once else self.levels
@@ -128,7 +132,7 @@ class Examination:
         except NotMade:
             return replace(not_run, reason="no samples")
         finally:
-            self._begin_after(level)
+            self._begin(self.levels[self.levels.index(level) + 1 :])
         return _judged(criterion, shown, outcome, declared=self._declared(criterion, level))
 
     def made(self, level: str) -> Check | None:
@@ -173,10 +177,7 @@ class Examination:
         lots, declared, groups = self._lots[level], self._declared(criterion, level), _groups([criterion])
         looked_at: list[str] = []
         for times in range(1, MOST + 1):
-            sets = {
-                name: lots.rows(name, times=times if name in looked_at else 1, groups=groups)
-                for name in ("natural", "oriented")
-            }
+            sets = {name: lots.rows(name, times=times if name in looked_at else 1, groups=groups) for name in SETS}
             trial = replace(self._trial, plan=lots.plan, few=lots.few())
             outcome = _measured(criterion, replace(trial, natural=sets["natural"], oriented=sets["oriented"]))
             looked_at = [name for name, lot in sets.items() if lot.is_made]
@@ -188,11 +189,11 @@ class Examination:
             outcome = replace(outcome, measured=f"{outcome.measured}; drawn again: {count} samples")
         return outcome
 
-    def _begin_after(self, level: str) -> None:
-        """Let the worker processes begin with what the criteria will look at in the following levels."""
-        for later in self.levels[self.levels.index(level) + 1 :]:
+    def _begin(self, levels: Sequence[str]) -> None:
+        """Let the worker processes begin with what the criteria will look at in these levels."""
+        for level in levels:
             for name in self._looked_at:
-                self._lots[later].begin(name)
+                self._lots[level].begin(name)
 
     def _declared(self, criterion: Criterion, level: str) -> str:
         known = self._trial.task.info.known_failures
