@@ -236,6 +236,16 @@ def test_the_texts_of_all_distributions_here_pass():
         assert list(faults_of(load_task(name), lambda: "")) == []
 
 
+def test_the_text_of_another_task_is_recognised_although_its_name_was_replaced(install_toy):
+    lines = "\n".join(f"Line {number} of a README that describes what the task asks." for number in range(9))
+    install_toy(name="first", readme=f"The task `first`.\n\n{lines}")
+    install_toy(
+        name="second", readme=f"The task `second`, at last.\n\n{lines}\n\n    ssrl check second and others, with n"
+    )
+    (fault,) = faults_of(load_task("second"), lambda: "")
+    assert fault == "9 of 10 long lines of the README are those of ssrl-plugin-first"
+
+
 def test_relative_pictures_are_found_in_every_form_but_not_in_code():
     text = "![a](x.png) ![b](https://a.b/y.png)\n<img width=3 src='z.svg'>\n[c]: w.gif\n[d]: notes.txt\n"
     text += "`![no](no.png)`\n```\n![no](no.png)\n```\n    ![no](no.png)\n![e](data:image/png;base64,x)"

@@ -20,6 +20,8 @@ import ssrl_core
 from ssrl_core.cli import new as scaffold
 from ssrl_core.cli.new import load_project, new_project, task_name
 from ssrl_core.errors import SSRLError
+from ssrl_core.plugins import load_task
+from ssrl_core.testing.project import faults_of
 
 pytest.importorskip("copier", reason="copier is not installed: pip install ssrl-core[new]")
 
@@ -180,6 +182,13 @@ def test_the_picture_shows_samples_of_every_level(project):
         width, height = picture.size
         assert len(picture.convert("RGB").getcolors(width * height) or ()) > 1000
     assert height > 4 * 150 and width > 224
+
+
+def test_its_texts_pass_until_the_task_is_another_one(installed_project):
+    task = load_task("rotated_view")
+    assert list(faults_of(task, lambda: "Three of the pieces are mirrored.")) == []
+    (fault,) = faults_of(task, lambda: "How far was the view rotated?")
+    assert "`ssrl new` still describes its own task" in fault
 
 
 def test_the_readme_has_the_prompt_and_the_levels_of_the_task(project, install):

@@ -8,14 +8,11 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import SSRLError
 from ..plugins import InstalledPlugin
 from .project import project_of
-
-if TYPE_CHECKING:
-    from .suite import PretextTaskTests
 
 SETTINGS = ("source", "samples", "size", "options")
 
@@ -37,7 +34,7 @@ class Oracle(NamedTuple):
 def load_oracle(path: Path, task: str) -> Oracle:
     """The oracle of the test class in a file whose ``task`` is the task. Raises SSRLError."""
     try:
-        from .suite import PretextTaskTests
+        from .suite import PretextTaskTests, answers_of
     except ModuleNotFoundError as err:
         if err.name != "pytest":
             raise
@@ -58,12 +55,9 @@ def load_oracle(path: Path, task: str) -> Oracle:
             f"{path}: {' and '.join(kind.__name__ for kind in first)} both have task = {task!r}, so it is not clear "
             "which one is the oracle. Move one of them into another file"
         )
-    return _oracle(first[0], path, PretextTaskTests)
-
-
-def _oracle(kind: type[PretextTaskTests], path: Path, base: type[PretextTaskTests]) -> Oracle:
-    own = {name: getattr(kind, name) for name in SETTINGS if getattr(kind, name) != getattr(base, name)}
-    return Oracle(f"{kind.__name__} of {os.path.relpath(path)}", kind.oracle(), own)
+    kind = first[0]
+    own = {name: getattr(kind, name) for name in SETTINGS if getattr(kind, name) != getattr(PretextTaskTests, name)}
+    return Oracle(f"{kind.__name__} of {os.path.relpath(path)}", answers_of(kind), own)
 
 
 def _imported(path: Path) -> Any:

@@ -58,16 +58,6 @@ class PretextTaskTests:
         """Further spellings of a truth that must score 1.0; override it to add some."""
         return ()
 
-    @classmethod
-    def oracle(cls) -> dict[str, Any]:
-        """What the class says about right answers, as arguments of ``check_task``."""
-        tests = cls()
-        return {
-            "solve": tests.solve if cls.solve is not PretextTaskTests.solve else None,
-            "solve_seen": tests.solve_seen if cls.solve_seen is not PretextTaskTests.solve_seen else None,
-            "variants": tests.variants,
-        }
-
     @pytest.fixture(scope="class")
     @classmethod
     def examination(cls, request: pytest.FixtureRequest) -> Iterator[Examination]:
@@ -76,7 +66,7 @@ class PretextTaskTests:
         items = (item for item in request.session.items if getattr(item, "cls", None) is cls)
         calls = [item.callspec.params for item in items if hasattr(item, "callspec")]
         only = [params["criterion"] for params in calls if "criterion" in params]
-        with closing(Examination(cls.task, **settings, **cls.oracle(), only=only)) as examination:
+        with closing(Examination(cls.task, **settings, **answers_of(cls), only=only)) as examination:
             yield examination
 
     @pytest.fixture(scope="class")
@@ -99,6 +89,16 @@ class PretextTaskTests:
         ran = [check for check in checks if check.status == "passed"]
         if not ran:
             pytest.skip("; ".join(dict.fromkeys(check.reason for check in checks)) or "not measured")
+
+
+def answers_of(tests: type[PretextTaskTests]) -> dict[str, Any]:
+    """What a test class says about right answers, as arguments of ``check_task``."""
+    own, base = tests(), PretextTaskTests
+    return {
+        "solve": own.solve if tests.solve is not base.solve else None,
+        "solve_seen": own.solve_seen if tests.solve_seen is not base.solve_seen else None,
+        "variants": own.variants,
+    }
 
 
 def _checks(examination: Examination, criterion: Criterion) -> list[Check]:
