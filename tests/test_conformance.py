@@ -243,7 +243,7 @@ def test_the_text_of_another_task_is_recognised_although_its_name_was_replaced(i
         name="second", readme=f"The task `second`, at last.\n\n{lines}\n\n    ssrl check second and others, with n"
     )
     (fault,) = faults_of(load_task("second"), lambda: "")
-    assert fault == "9 of 10 long lines of the README are those of ssrl-plugin-first"
+    assert fault == "9 of 9 long lines of the README are those of ssrl-plugin-first"
 
 
 def test_relative_pictures_are_found_in_every_form_but_not_in_code():
