@@ -46,13 +46,19 @@ def processes(trial: Trial) -> Outcome:
     levels share.
     """
     indices = list(trial.digests)
+    orders = {"0": indices, "4242": indices[::-1]}
+    if "processes" not in trial.memo:
+        plans = [asdict(replace(trial.plan, level=level)) for level in trial.levels]
+        limit = PROCESS_SECONDS * len(plans)
+        with ThreadPoolExecutor(len(orders)) as pool:
+            asked = {
+                hash_seed: pool.submit(elsewhere.ask, digests, [plans, order], seconds=limit, hash_seed=hash_seed)
+                for hash_seed, order in orders.items()
+            }
+        trial.memo["processes"] = {hash_seed: answer.result() for hash_seed, answer in asked.items()}
     changed: set[int] = set()
-    for hash_seed, order in (("0", indices), ("4242", indices[::-1])):
-        if hash_seed not in trial.memo:
-            plans = [asdict(replace(trial.plan, level=level)) for level in trial.levels]
-            limit = PROCESS_SECONDS * len(plans)
-            trial.memo[hash_seed] = elsewhere.ask(digests, [plans, order], seconds=limit, hash_seed=hash_seed)
-        found = trial.memo[hash_seed][trial.levels.index(trial.plan.level)]
+    for hash_seed, order in orders.items():
+        found = trial.memo["processes"][hash_seed][trial.levels.index(trial.plan.level)]
         if isinstance(found, str):
             raise PluginFailed(found)
         changed |= {i for i, one in zip(order, found, strict=True) if one != trial.digests[i].hex()}
