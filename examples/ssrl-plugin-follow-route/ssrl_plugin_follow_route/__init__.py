@@ -77,6 +77,10 @@ def ssrl_task_info() -> TaskInfo:
         summary="walk over a picture as told, and say which of four pieces shows where you end",
         levels={level: Level(text, chance=1 / 4, answers=tuple(LETTERS)) for level, text in LEVELS.items()},
         options=TaskOptions,
+        known_failures={  # where a piece lies in the picture and a word of the route: a part of the puzzle
+            "relations.matching": "a piece from the left is right more often if the route goes left; 0.40",
+            "relations.continuity": "pieces from the border have its line in common with the picture, as above; 0.37",
+        },
     )
 
 
