@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/ssrl-*))
 SEED ?= 1
 
-.PHONY: demo test test-fast test-vllm test-all bench lint install clean
+.PHONY: demo test test-fast test-vllm test-all bench docs lint install clean
 
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
@@ -27,6 +27,9 @@ test-all: install  ## also what takes long and adds little; before a release
 bench: install  ## what samples, exports, rewards and starts cost, against what they must; one table at the end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-timer=time.process_time --benchmark-quiet
 
+docs: $(VENV)-docs/installed  ## the documentation as a site in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,9 +44,15 @@ $(VENV)/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train,eval,export,sources]" $(PLUGINS:%=-e ./%)
 	@touch $@
 
+$(VENV)-docs/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install -q --upgrade pip
+	$(VENV)-docs/bin/python -m pip install -q --group docs -e . $(PLUGINS:%=-e ./%)
+	@touch $@
+
 $(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/requirements.txt
 	tests/vllm/environment.sh $(VENV)-vllm $(VENV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm runs
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs runs site

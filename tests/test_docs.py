@@ -1,4 +1,4 @@
-"""What README and CONTRIBUTING show is what the code does."""
+"""What README, CONTRIBUTING and the documentation show is what the code does."""
 
 import inspect
 import re
@@ -24,6 +24,8 @@ from ssrl_core.testing import CRITERIA
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES |= {ROOT / "README.md": README, ROOT / "CONTRIBUTING.md": CONTRIBUTING}
 
 
 def blocks(text, language):
@@ -137,12 +139,11 @@ def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_p
     assert prepare("grpo", path, overrides, device="cpu").steps == 2
 
 
-@pytest.mark.parametrize("document", ["README", "CONTRIBUTING"])
-def test_every_command_that_is_shown_exists_with_its_options(document):
+def test_every_command_that_is_shown_exists_with_its_options():
     commands = typer.main.get_command(app()).commands
-    lines = "\n".join(blocks({"README": README, "CONTRIBUTING": CONTRIBUTING}[document], "sh")).splitlines()
+    lines = [line for page in PAGES.values() for block in blocks(page, "sh") for line in block.splitlines()]
     shown = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("ssrl ")]
-    assert shown
+    assert len(shown) > 30
     for name, *words in shown:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, (name, words)
@@ -160,28 +161,35 @@ def test_every_hook_is_described_with_its_real_arguments():
     assert all(fn.__doc__ for fn in hooks.values())
 
 
-def test_the_mixes_in_the_readme_are_valid(write_mix):
-    shown = {block.split()[1]: block for block in blocks(README, "yaml") if not block.startswith("# grpo.yaml")}
+def the_page(name):
+    return PAGES[ROOT / "docs" / name]
+
+
+def test_the_mixes_in_the_documentation_are_valid(write_mix):
+    every = blocks(the_page("training.md") + the_page("mixes.md"), "yaml")
+    shown = {block.split()[1]: block for block in every if not block.startswith("# grpo.yaml")}
+    assert shown.keys() == {"mix.yaml", "harder.yaml", "staged.yaml"}
     files = [write_mix(block, name) for name, block in shown.items()]
     configs = {file.name: read_mix(file)[0] for file in files}
     assert set(configs["mix.yaml"].tasks) == {"shuffled_patches", "depth_ordering"}
 
 
-def test_the_recipe_in_the_readme_is_valid(write_mix, tmp_path):
+def test_the_recipe_in_the_documentation_is_valid(write_mix, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     from ssrl_core.verl.launch import prepare
 
-    (recipe,) = [block for block in blocks(README, "yaml") if block.startswith("# grpo.yaml")]
+    (recipe,) = [block for block in blocks(the_page("training.md"), "yaml") if block.startswith("# grpo.yaml")]
     write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
     path = write_mix(recipe, "grpo.yaml")
     launch = prepare("grpo", path, [f"trainer.default_local_dir={tmp_path}/run"], device="cuda")
     assert launch.steps == 360
 
 
-def test_the_python_code_in_the_readme_runs(write_mix, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_code_in_the_documentation_runs(page, write_mix, tmp_path, monkeypatch, capsys):
     write_mix('source: "synthetic:?width=96&height=72"\nsize: 64\nheldout: {samples: 2}\ntasks: {flipped_patch: }')
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(README, "python")
+    (code,) = blocks(PAGES[ROOT / page], "python")
     exec(code, {})
     assert "'format': 1.0" in capsys.readouterr().out
     assert (tmp_path / "puzzle.png").exists()
@@ -196,12 +204,19 @@ def test_the_example_in_python_runs(write_mix, tmp_path, monkeypatch):
     assert found["batch"]["prompt"] == [found["mix"][k].prompt for k in range(4)]
 
 
-def test_the_readme_lists_every_command():
-    listed = set(re.findall(r"^\| `ssrl ([a-z-]+)", README, re.MULTILINE))
+def test_a_page_lists_every_command():
+    listed = re.findall(r"^\| `ssrl ([a-z-]+)", the_page("commands.md"), re.MULTILINE)
     names = {command.name or command.callback.__name__.replace("_", "-") for command in app().registered_commands}
-    assert listed == names
+    assert set(listed) == names
 
 
-def test_the_readme_links_to_what_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README + CONTRIBUTING):
-        assert (ROOT / target).exists(), target
+def test_the_readme_is_a_landing_page():
+    assert len(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()) <= 900
+    assert (ROOT / "docs" / "figure.jpg").stat().st_size < 200_000
+
+
+def test_every_page_links_to_what_exists():
+    generated = {"contributing.md", "options.md", "gallery.md", "index.md"}  # of the site; see docs/site.py
+    for path, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http|#)([^)#\s]+)[^)]*\)", text):
+            assert (path.parent / target).exists() or target in generated, (path.name, target)
