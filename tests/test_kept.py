@@ -237,5 +237,9 @@ def test_the_folder_is_bounded_and_its_oldest_files_go_first(tmp_path, monkeypat
 
 def test_nothing_is_kept_where_that_is_not_wanted(kept, monkeypatch):
     assert cache.default_folder() == kept
+    kept.chmod(0o770)  # files of others are not unpickled
+    assert cache.default_folder() is None
+    kept.chmod(0o700)
+    assert cache.default_folder() == kept
     monkeypatch.setenv("SSRL_CHECK_CACHE", "0")
     assert cache.default_folder() is None

@@ -17,13 +17,20 @@ LIMIT = 2**30
 
 
 def default_folder() -> Path | None:
-    """The folder, made if needed; None if it cannot be written to, or ``SSRL_CHECK_CACHE`` is 0."""
+    """The folder, made if needed; None if it cannot be used, or ``SSRL_CHECK_CACHE`` is 0.
+
+    Its files are unpickled, so nobody else may own the folder or write into it.
+    """
     folder = cache_folder() / "check"
     if os.environ.get("SSRL_CHECK_CACHE") == "0":
         return None
-    with suppress(OSError):
+    try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder if os.access(folder, os.W_OK) else None
+        facts = folder.stat()
+    except OSError:
+        return None
+    is_ours = facts.st_uid == os.getuid() and not facts.st_mode & 0o022
+    return folder if is_ours and os.access(folder, os.W_OK) else None
 
 
 def load(path: Path) -> Any:

@@ -108,6 +108,7 @@ def item_classifiers(
     """
     from sklearn.ensemble import ExtraTreesRegressor
     from sklearn.linear_model import Ridge
+    from threadpoolctl import threadpool_limits
 
     rows, items, width = features.shape
     labels = (right[:, None] == np.arange(items)).astype(float)
@@ -117,9 +118,10 @@ def item_classifiers(
     }
     for name, model in models.items():
         found = np.zeros((rows, items))
-        for fold in range(FOLDS):
-            model.fit(features[folds != fold].reshape(-1, width), labels[folds != fold].ravel())
-            found[folds == fold] = model.predict(features[folds == fold].reshape(-1, width)).reshape(-1, items)
+        with threadpool_limits(1):
+            for fold in range(FOLDS):
+                model.fit(features[folds != fold].reshape(-1, width), labels[folds != fold].ravel())
+                found[folds == fold] = model.predict(features[folds == fold].reshape(-1, width)).reshape(-1, items)
         yield name, found
 
 
@@ -153,6 +155,7 @@ def classifiers(
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # threads of BLAS wait for each other on matrices as small as these
 
     varies, labels = features.std(axis=0) > 0, np.asarray(targets)
     values = np.unique(labels)
@@ -166,7 +169,7 @@ def classifiers(
     ]
     folds = GroupKFold(n_splits=FOLDS)
     found = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # an early stop is accurate enough
         warnings.simplefilter("ignore", UserWarning)  # a rare value may be missing from a fold
         warnings.simplefilter("ignore", RuntimeWarning)
