@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import did_you_mean
 from ..form import opens_thinking
-from ..models.tokens import user_message
-from ..sample import Example
+from ..models.tokens import Prompted, user_message
 from .folder import EvaluationError
 from .models import Failed, Numbered, Sampling, Written
 from .response import LONGEST_REASON, read_response, words_of
@@ -140,8 +139,8 @@ class Endpoint:
             ) from err
         return client
 
-    def _request(self, example: Example, sampling: Sampling, *, seed: int) -> dict[str, Any]:
-        images = example.sample.images
+    def _request(self, example: Prompted, sampling: Sampling, *, seed: int) -> dict[str, Any]:
+        images = example.images
         message = user_message(
             example.prompt, lambda number: {"type": "image_url", "image_url": {"url": _png_url(images[number])}}
         )
