@@ -1,6 +1,8 @@
 """``ssrl benchmark`` on miniature data: rows, prompts, scores, resume, report, comparison, bad input."""
 
+import base64
 import csv
+import io
 import json
 import shutil
 from collections import Counter
@@ -8,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from ssrl_core.benchmarks.completions import final_text, letter_of, number_of
@@ -16,9 +19,10 @@ from ssrl_core.benchmarks.installed import load, names
 from ssrl_core.benchmarks.report import finish_benchmark, overall
 from ssrl_core.benchmarks.run import check, evaluate_benchmark
 from ssrl_core.benchmarks.statistics import bootstrap, compare_results, headline, interval, lines
-from ssrl_core.benchmarks.video import frames, positions
+from ssrl_core.benchmarks.video import bounded, frames, positions
 from ssrl_core.cli import app
 from ssrl_core.evaluate import EvaluationError, Sampling
+from ssrl_core.evaluate.endpoint import _url
 from ssrl_core.evaluate.folder import ANSWERS
 from ssrl_core.evaluate.models import Failed, Written
 
@@ -91,6 +95,16 @@ def test_images_of_a_tsv_are_found_by_reference_and_in_lists(miniatures):
     assert [len(row.options) for row in rows[::4]] == [2, 2, 2, 4]
     blink = BENCHMARKS["blink"][0].rows(folder / "blink", "standard")
     assert [len(row.images()) for row in blink] == [1, 2, 4]
+
+
+def test_a_server_gets_the_file_of_an_image_or_the_pixels_of_a_smaller_one(miniatures):
+    _, folder = miniatures
+    image = next(iter(BENCHMARKS["spatialeval"][0].rows(folder / "spatialeval", "standard"))).images()[0]
+    small = bounded(image, 1000)
+    assert _url(image).startswith("data:image/jpeg") and _url(small).startswith("data:image/png")
+    for sent in (image, small):
+        got = Image.open(io.BytesIO(base64.b64decode(_url(sent).partition("base64,")[2])))
+        assert np.array_equal(np.array(got), np.array(sent))
 
 
 def test_always_a_scores_all_of_whatsup_as_published_and_a_quarter_in_standard(miniatures, tmp_path):

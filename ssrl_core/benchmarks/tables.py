@@ -15,19 +15,31 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
+from PIL.ExifTags import Base
 
+from ..evaluate.endpoint import SENT
 from .contract import BenchmarkError
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
 
+ORIENTATION = Base.Orientation
 Images = Callable[[], list[Image.Image]]
 
 
 def opened_image(content: Path | bytes, *, name: str) -> Image.Image:
-    """An image in RGB. Raises BenchmarkError if it is missing or damaged."""
+    """An image in RGB. Raises BenchmarkError if it is missing or damaged.
+
+    A JPEG or PNG file in RGB is sent to a server as it is.
+    """
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            return image.convert("RGB")
+        encoded = content if isinstance(content, bytes) else content.read_bytes()
+        with Image.open(io.BytesIO(encoded)) as image:
+            read = image.convert("RGB")
+            turned = image.getexif().get(ORIENTATION, 1) != 1  # some servers turn the image, others do not
+            if image.format in ("JPEG", "PNG") and image.mode == "RGB" and not turned:
+                text = base64.b64encode(encoded).decode()
+                setattr(read, SENT, f"data:image/{image.format.lower()};base64,{text}")
+            return read
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise BenchmarkError(f"{name}: not readable as an image ({err}). Download it again") from err
 
