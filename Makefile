@@ -10,18 +10,21 @@ SEED ?= 1
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
 
+# Scoring functions that the tests of benchmarks compare with; never imported as packages.
+ORACLES := .oracles/installed
+
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test: install  ## the tests of core and plugins, with real training runs through verl
+test: install $(ORACLES)  ## the tests of core and plugins, with real training runs through verl
 	$(PYTEST) -m "not slow"
 
-test-fast: install  ## without the training runs
+test-fast: install $(ORACLES)  ## without the training runs
 	$(PYTEST) -m "not slow and not training"
 
 test-vllm: $(VENV)-vllm/installed  ## vLLM on the CPU: evaluation, and GRPO through verl with its rollouts
 	$(VENV)-vllm/bin/python -m pytest tests/vllm
 
-test-all: install  ## also what takes long and adds little; before a release
+test-all: install $(ORACLES)  ## also what takes long and adds little; before a release
 	$(PYTEST)
 
 bench: install  ## what samples, exports, rewards and starts cost, against what they must; one table at the end
@@ -41,7 +44,7 @@ $(VENV)/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and "Python 3.11 or 3.12 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train,eval,export,sources]" $(PLUGINS:%=-e ./%)
+	$(BIN)/python -m pip install -q --progress-bar on --group test -e ".[train,benchmarks,export,sources]" $(PLUGINS:%=-e ./%)
 	@touch $@
 
 $(VENV)-docs/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
@@ -54,5 +57,8 @@ $(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/r
 	tests/vllm/environment.sh $(VENV)-vllm $(VENV)
 	@touch $@
 
+.oracles/installed: tests/oracles.txt
+	-$(BIN)/python -m pip install -q --no-deps --upgrade --target .oracles -r tests/oracles.txt && touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs runs site
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs .oracles runs site

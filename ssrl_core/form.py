@@ -74,7 +74,7 @@ def _read(completion: str, thinking: Thinking) -> tuple[str | None, str]:
     if not text:
         return None, "it is empty"
     begin = text.find(CLOSING) + len(CLOSING) if CLOSING in text else 0  # of what follows the thinking
-    if fault := _thinking_fault(text, thinking):
+    if fault := thinking_fault(text, thinking):
         return None, fault
     boxes = [match.span() for match in islice(_BOX.finditer(text), 2)]
     if not boxes:
@@ -92,7 +92,7 @@ def _read(completion: str, thinking: Thinking) -> tuple[str | None, str]:
     return None, f"its \\boxed{{}} does not end within {LONGEST_ANSWER} characters"
 
 
-def _thinking_fault(text: str, thinking: Thinking) -> str:
+def thinking_fault(text: str, thinking: Thinking) -> str:
     """What is wrong with the thinking of a completion without leading white space; empty if nothing is."""
     opened, closed = text.count(OPENING), text.count(CLOSING)
     if not opened and not closed:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import PluginError, PluginFailed, SourceError, SourceRejected, SSRLError
 from .plugins import Task, load_task
@@ -24,6 +24,9 @@ from .plugins.timelimit import TimeLimitExceeded, TooManyStuck, call_within
 from .seeding import generator
 from .sources import load_image, open_source, to_working_size
 from .types import Recipe, Sample, SourceImage
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,11 @@ class Example:
     sample: Sample
     prompt: str
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The images of the sample, in the order of the prompt."""
+        return tuple(self.sample.images)
 
 
 def stream(task: str, split: str, name: str) -> str:

@@ -16,6 +16,7 @@ CONTRACT = {"", "hookspecs", "types", "options", "errors", "answers", "prompts",
 LAYERS = [  # from top to bottom; different names in one layer do not import each other, except in the lowest layer
     {"__main__"},
     {"cli"},
+    {"benchmarks"},
     {"verl", "export", "evaluate", "testing"},
     {"resume", "pages"},
     {"reward"},

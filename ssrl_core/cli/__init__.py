@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "Write samples as Parquet, which verl's own dataset and datasets.load_dataset read.",
     "score": "Score saved rollouts again, with the verifiers that are installed now.",
     "eval": "Measure a model on held-out samples: accuracy by task and level against chance, and a report.",
+    "benchmark": "Measure a model on spatial benchmarks of others: score, blind baseline, published figure, report.",
     "compare": "Compare two evaluations sample by sample: which differences are more than chance?",
     "tiny-model": "Build a tiny, untrained model of the Qwen2.5-VL architecture for experiments on a CPU.",
     "sft": "Cold start: supervised training on completions made from the truth, with verl's SFT trainer.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from ..evaluate.models import Model
 from ..evaluate.serving import Served, command_for
 from ..form import Thinking
 from ..mix import SplitName, load_mix
+from ..models.tokens import Prompted
 from .terminal import AsJson, counted, progress_bar, show, table
 
 
@@ -35,11 +36,47 @@ def row_name(row: Mapping[str, Any]) -> str:
     return str(row["task"]) if row["task"] == ALL else f"{row['task']}@{row['level']}"
 
 
-def _object(option: str, text: str) -> dict[str, Any]:
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option gives. Raises EvaluationError."""
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as err:
         raise EvaluationError(f"{option} {text!r}: not a JSON object ({err})") from err
+
+
+def the_model(
+    model: str | None,
+    engine: str,
+    endpoint: str | None,
+    name: str | None,
+    *,
+    log: Path,
+    batch: int,
+    concurrency: int,
+    retries: int,
+    timeout: float,
+    max_tokens: int,
+    body: dict[str, Any],
+    template: dict[str, Any],
+    examples: Callable[[], Sequence[Prompted]],
+    video: bool = False,
+) -> Model:
+    """The model that the options name. ``examples`` are prompts with the most images. Raises EvaluationError."""
+    if template and endpoint:
+        raise EvaluationError("--template: a server has its own; try --body '{\"chat_template_kwargs\": {...}}'")
+    match model, endpoint, name, engine:
+        case str(), None, None, "transformers":
+            return Transformers(model, batch=batch, template=template)
+        case str(), None, None, "vllm":
+            server = command_for(examples(), model, max_tokens=max_tokens)
+            return Served(model, log=log, command=server, concurrency=concurrency, template=template, video=video)
+        case None, str(), str(), "transformers":
+            return Endpoint(
+                endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=body, video=video
+            )
+    raise EvaluationError(
+        "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
+    )
 
 
 def command(
@@ -80,24 +117,12 @@ def command(
     folder = (
         output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}{f'-{thinking}' if thinking else ''}"
     )
-    settings = _object("--template", template)
-    asked: Model
-    match model, endpoint, name, engine:
-        case str(), None, None, "transformers":
-            asked = Transformers(model, batch=batch, template=settings)
-        case str(), None, None, "vllm":
-            server = command_for(loaded, model, max_tokens=max_tokens)
-            asked = Served(model, log=folder / LOG, command=server, concurrency=concurrency, template=settings)
-        case None, str(), str(), "transformers":
-            asked = Endpoint(
-                endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=_object("--body", body)
-            )
-        case _:
-            raise EvaluationError(
-                "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
-            )
-    if settings and endpoint:
-        raise EvaluationError("--template: a server has its own; try --body '{\"chat_template_kwargs\": {...}}'")
+    asked = the_model(
+        model, engine, endpoint, name,
+        log=folder / LOG, batch=batch, concurrency=concurrency, retries=retries, timeout=timeout, max_tokens=max_tokens,
+        body=json_object("--body", body), template=json_object("--template", template),
+        examples=lambda: list(loaded.some_of_each()),
+    )  # fmt: skip
     sampling = Sampling(temperature, max_tokens, seed)
     with progress_bar() as on_progress:
         evaluation = evaluate(loaded, asked, folder, samples=samples, sampling=sampling, on_progress=on_progress)

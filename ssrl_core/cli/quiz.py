@@ -111,7 +111,7 @@ class Quiz:
             if number != len(self.answers) or self.ended:
                 raise NoAnswerError("This question is answered already. Load the page again.")
             completion = "" if text is None else right_completion(text, thinking=self.mix.config.thinking)
-            answer = judged(self.mix, (number, self.examples[number]), Written(completion, cut=False, opened=False))
+            answer = judged(self.mix, number, self.examples[number], Written(completion, cut=False, opened=False))
             if text is not None and not answer.format and not answer.error:
                 raise NoAnswerError("An answer needs a letter or a digit, and has no braces. This one does not count.")
             self.answers.append(answer)

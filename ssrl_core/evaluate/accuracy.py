@@ -96,7 +96,7 @@ class Change:
 def rows(answers: Sequence[Answer]) -> list[Row]:
     """A row for each task and level, for each task with several levels, and for all tasks. Raises EvaluationError."""
     made = [_row(task, level, group) for (task, level), group in _groups(answers).items()]
-    return [replace(row, adjusted=p) for row, p in zip(made, _holm([row.p for row in made]), strict=True)]
+    return [replace(row, adjusted=p) for row, p in zip(made, holm([row.p for row in made]), strict=True)]
 
 
 def compare(before: Sequence[Answer], after: Sequence[Answer]) -> list[Change]:
@@ -110,7 +110,7 @@ def compare(before: Sequence[Answer], after: Sequence[Answer]) -> list[Change]:
         raise EvaluationError("the two evaluations have no sample in common: evaluate both on the same mix and split")
     common = _groups([pair.after for pair in pairs.values()])
     made = [_change(*name, [pairs[answer.recipe] for answer in group]) for name, group in common.items()]
-    return [replace(row, adjusted=p) for row, p in zip(made, _holm([row.p for row in made]), strict=True)]
+    return [replace(row, adjusted=p) for row, p in zip(made, holm([row.p for row in made]), strict=True)]
 
 
 class Pair(NamedTuple):
@@ -134,7 +134,7 @@ def _groups(answers: Sequence[Answer]) -> dict[tuple[str, str], list[Answer]]:
 
 
 def _row(task: str, level: str, answers: Sequence[Answer]) -> Row:
-    stats = _stats()
+    stats = load_stats()
     right, n, chance = sum(answer.acc == 1 for answer in answers), len(answers), fmean(a.chance for a in answers)
     test = stats.binomtest(right, n, chance)
     interval = test.proportion_ci(method="wilson")
@@ -151,7 +151,7 @@ def _change(task: str, level: str, pairs: Sequence[Pair]) -> Change:
     n = len(pairs)
     lost = sum(pair.before.acc > pair.after.acc for pair in pairs)
     won = sum(pair.before.acc < pair.after.acc for pair in pairs)
-    p = float(_stats().binomtest(won, lost + won, 0.5).pvalue) if lost + won else 1.0
+    p = float(load_stats().binomtest(won, lost + won, 0.5).pvalue) if lost + won else 1.0
     up, down = (won + 1) / (n + 2), (lost + 1) / (n + 2)
     half = _Z * sqrt((up + down - (up - down) ** 2) / (n + 2))
     return Change(
@@ -161,7 +161,7 @@ def _change(task: str, level: str, pairs: Sequence[Pair]) -> Change:
     )  # fmt: skip
 
 
-def _holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979)."""
     order = np.argsort(p)
     steps = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
@@ -170,7 +170,7 @@ def _holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _stats() -> Any:
+def load_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as err:

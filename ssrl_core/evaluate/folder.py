@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..errors import SSRLError
 from ..mix import Mix
@@ -71,8 +71,27 @@ class Answer:
         """The answer as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Answer:
+        """The answer of a line of JSON. Raises KeyError or TypeError."""
+        return cls(**{name: facts[name] for name in _FIELDS} | {"wrappers": tuple(facts["wrappers"])})
+
 
 _FIELDS = {field.name for field in fields(Answer)}
+
+
+class Record(Protocol):
+    """One line of ``answers.jsonl``."""
+
+    @property
+    def index(self) -> int:
+        """Index of the sample in the mix, or of the question in the benchmark."""
+
+    def to_json(self) -> str:
+        """The record as one line of JSON."""
+
+
+Kept = TypeVar("Kept", bound=Record)
 
 
 def folder_of(path: Path) -> ResumableFolder:
@@ -92,8 +111,15 @@ def plan_of(mix: Mix, model: Mapping[str, Any], sampling: Mapping[str, Any]) -> 
 
 
 @contextmanager
-def continued(path: Path, plan: Mapping[str, Any]) -> Iterator[tuple[Callable[[Answer], None], list[Answer]]]:
+def continued(
+    path: Path, plan: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Kept]
+) -> Iterator[tuple[Callable[[Kept], None], list[Kept]]]:
     """A function that keeps an answer, and the answers that exist already. Locks the folder.
+
+    Args:
+        path: of the folder.
+        plan: everything that the answers depend on.
+        read: makes an answer of a line of JSON.
 
     Raises:
         EvaluationError: the folder contains another evaluation or other files, is in use, or cannot be written.
@@ -107,15 +133,15 @@ def continued(path: Path, plan: Mapping[str, Any]) -> Iterator[tuple[Callable[[A
             file = stack.enter_context(open(path / ANSWERS, "a+b"))
             folder.settle(plan, started=(path / ANSWERS).stat().st_size > 0)
             file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(whole)  # a process that was killed may have left an incomplete line
 
-        def keep(answer: Answer) -> None:
+        def keep(answer: Kept) -> None:
             with _writing(path):
                 file.write(answer.to_json().encode(errors="replace") + b"\n")
                 file.flush()
 
-        yield keep, answers_of(path)
+        yield keep, records_of(path, read)
 
 
 @contextmanager
@@ -128,19 +154,24 @@ def _writing(path: Path) -> Iterator[None]:
 
 def answers_of(folder: Path) -> list[Answer]:
     """The answers of a folder, sorted by index. Raises EvaluationError if there are none or a line is damaged."""
-    answers: dict[int, Answer] = {}
+    return records_of(folder, Answer.read)
+
+
+def records_of(folder: Path, read: Callable[[Mapping[str, Any]], Kept]) -> list[Kept]:
+    """The records of a folder, sorted by index. Raises EvaluationError if there are none or a line is damaged."""
+    answers: dict[int, Kept] = {}
     path = folder / ANSWERS
     try:
-        lines = path.read_bytes().splitlines()
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as err:
         raise EvaluationError(f"{folder} holds no evaluation: cannot read {ANSWERS} ({err.strerror})") from err
-    for number, line in enumerate(lines, start=1):
-        try:
-            facts = json.loads(line)
-            answer = Answer(**{name: facts[name] for name in _FIELDS} | {"wrappers": tuple(facts["wrappers"])})
-        except (ValueError, KeyError, TypeError) as err:
-            raise EvaluationError(
-                f"{path}, line {number}: not an answer ({err!r}). Remove the line and run the same command again"
-            ) from err
-        answers[answer.index] = answer
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                answer = read(json.loads(line))
+            except (ValueError, KeyError, TypeError) as err:
+                raise EvaluationError(
+                    f"{path}, line {number}: not an answer ({err!r}). Remove the line and run the same command again"
+                ) from err
+            answers[answer.index] = answer
     return [answers[index] for index in sorted(answers)]

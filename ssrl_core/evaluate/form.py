@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 
 from ..form import OPENING, Thinking, form_fault, opens_thinking
-from ..reward import Key, fault_of, right_completion
-from .folder import Answer, EvaluationError
+from ..reward import right_completion
+from .folder import EvaluationError
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +34,23 @@ class Forms:
         self._faults: Counter[str] = Counter()
         self._example = self._warning = ""
 
-    def look_at(self, answer: Answer) -> None:
-        """Count an answer, and warn if it is the last of the first ones."""
-        self._opened += answer.opened and OPENING not in answer.completion
+    def look_at(self, name: str, completion: str, fault: str, *, opened: bool, cut: bool) -> None:
+        """Count a completion, and warn if it is the last of the first ones.
+
+        Args:
+            name: of the sample or question, for the message.
+            completion: as the model wrote it.
+            fault: what its form lacks; empty if nothing.
+            opened: whether the prompt ended with ``<think>``.
+            cut: whether it was cut at the maximum length.
+        """
+        self._opened += opened and OPENING not in completion
         if self._seen == FIRST:
             return
         self._seen += 1
-        key = Key(answer.task, answer.truth, thinking=self._thinking, opened=answer.opened)
-        if fault := fault_of(key, answer.completion):
-            self._faults["it was cut at the maximum length" if answer.cut else fault] += 1
-            self._example = self._example or f"sample {answer.index}: {_shortened(answer.completion)!r}"
+        if fault:
+            self._faults["it was cut at the maximum length" if cut else fault] += 1
+            self._example = self._example or f"{name}: {_shortened(completion)!r}"
         if self._seen == FIRST:
             self.warn()
 

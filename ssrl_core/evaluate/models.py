@@ -12,13 +12,12 @@ from typing import Any, Protocol
 from ..form import opens_thinking
 from ..models.completions import complete
 from ..models.loading import load_model, load_processor, written
-from ..models.tokens import token_ids
-from ..sample import Example
+from ..models.tokens import Prompted, token_ids
 from ..seeding import generator
 from .folder import EvaluationError
 
-Numbered = tuple[int, Example]
-"""The index of an example in the mix, and the example."""
+Numbered = tuple[int, Prompted]
+"""The index of an example in the mix or of a question in the benchmark, and the example or question."""
 
 _FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
 
@@ -120,7 +119,7 @@ class Transformers:
                 model,
                 processor,
                 [token_ids(processor, example, settings=self._template) for _, example in group],
-                [list(example.sample.images) for _, example in group],
+                [list(example.images) for _, example in group],
                 max_new_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 seeds=[sampling.seed_of(index) for index, _ in group],

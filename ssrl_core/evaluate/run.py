@@ -11,7 +11,8 @@ from typing import Any
 from ..errors import PluginFailed, SourceError
 from ..form import looks_opened
 from ..mix import Mix
-from ..reward import Key, score
+from ..reward import Key, fault_of, score
+from ..sample import Example
 from .folder import Answer, EvaluationError, answers_of, continued, plan_of
 from .form import Forms, check_template
 from .models import Failed, Model, Numbered, Sampling, Written
@@ -66,20 +67,42 @@ def evaluate(
         check_template(mix.config.thinking, written)
     failed: Counter[str] = Counter()
     forms = Forms(mix.config.thinking, known=written is not None)
-    with continued(folder, plan_of(mix, model.facts, asdict(sampling))) as (keep, answers):
+    with continued(folder, plan_of(mix, model.facts, asdict(sampling)), Answer.read) as (keep, answers):
         known = {answer.index for answer in answers}
         missing = [index for index in range(samples) if index not in known]
-        done = 0
+
+        def judge(index: int, example: Any, written: Written) -> None:
+            keep(answer := judged(mix, index, example, written))
+            key = Key(answer.task, answer.truth, thinking=mix.config.thinking, opened=answer.opened)
+            fault = fault_of(key, answer.completion)
+            forms.look_at(f"sample {index}", answer.completion, fault, opened=answer.opened, cut=answer.cut)
+
         if missing:
-            for (index, example), outcome in model.answer(_examples(mix, missing, failed), sampling):
-                if isinstance(outcome, Failed):
-                    failed[outcome.reason] += 1
-                else:
-                    keep(answer := judged(mix, (index, example), outcome))
-                    forms.look_at(answer)
-                done += 1
-                on_progress(done, len(missing))
+            outcomes = model.answer(_examples(mix, missing, failed), sampling)
+            take(outcomes, judge, failed, total=len(missing), on_progress=on_progress)
         return Evaluation(answers_of(folder), failed, forms.notes())
+
+
+def take(
+    outcomes: Iterable[tuple[Numbered, Written | Failed]],
+    judge: Callable[[int, Any, Written], None],
+    failed: Counter[str],
+    *,
+    total: int,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Call ``judge`` with index, example and completion of each outcome, and count the failures by reason."""
+    for done, ((index, example), outcome) in enumerate(outcomes, start=1):
+        if isinstance(outcome, Failed):
+            failed[outcome.reason] += 1
+        else:
+            judge(index, example, outcome)
+        on_progress(done, total)
+
+
+def has_opened(written: Written) -> bool:
+    """Whether the prompt ended with ``<think>``: known of the chat template, or inferred from the completion."""
+    return looks_opened(written.text) if written.opened is None else written.opened
 
 
 def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterator[Numbered]:
@@ -91,10 +114,9 @@ def _examples(mix: Mix, indices: Iterable[int], failed: Counter[str]) -> Iterato
             failed[f"no sample: {err}"] += 1
 
 
-def judged(mix: Mix, numbered: Numbered, written: Written) -> Answer:
+def judged(mix: Mix, index: int, example: Example, written: Written) -> Answer:
     """The answer that a completion gives to an example of a mix, scored as in training."""
-    index, example = numbered
-    opened = looks_opened(written.text) if written.opened is None else written.opened
+    opened = has_opened(written)
     config = mix.config
     key = Key.of(example, format_weight=config.format_weight, thinking=config.thinking, opened=opened)
     verdict: dict[str, Any] = score(key, written.text)

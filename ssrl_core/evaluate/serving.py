@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..mix import Mix
 from ..models.loading import check_folder, load_processor, written
-from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
+from ..models.tokens import FAMILIES, Prompted, estimate_tokens, family_of, token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits, reason
 from .endpoint import Endpoint
 from .folder import EvaluationError
@@ -33,14 +32,13 @@ VLLM = (
 """Command line of vLLM. It uses vLLM's neutral generation settings instead of those of the model."""
 
 
-def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
-    """vLLM's command line for the samples of a mix, with limits that save memory.
+def command_for(examples: Sequence[Prompted], model: str, *, max_tokens: int) -> tuple[str, ...]:
+    """vLLM's command line for prompts like the examples, with limits that save memory.
 
-    The longest sequence that vLLM must hold is 1.5 times the longest prompt of an example of every task and level, and
-    the completion.
+    The longest sequence that vLLM must hold is 1.5 times the longest prompt of an example, and the completion.
 
     Args:
-        mix: the samples.
+        examples: of each kind of prompts, those with the most images included.
         model: a local folder, or a name on the Hugging Face hub, for which the length of prompts is estimated.
         max_tokens: of a completion.
 
@@ -51,7 +49,6 @@ def command_for(mix: Mix, model: str, *, max_tokens: int) -> tuple[str, ...]:
 
     gpu = torch.cuda.is_available()
     check_vllm(gpu=gpu, error=EvaluationError)
-    examples = list(mix.some_of_each())
     if Path(model).is_dir():
         from transformers import AutoConfig
 
@@ -82,6 +79,7 @@ class Served:
         command: command line of the server with ``{model}`` and ``{port}``. The server must answer ``GET /health``.
         concurrency: maximum number of concurrent requests.
         template: arguments of the chat template.
+        video: see ``Endpoint``.
     """
 
     def __init__(
@@ -92,7 +90,9 @@ class Served:
         command: Sequence[str] = VLLM,
         concurrency: int = 64,
         template: Mapping[str, Any] | None = None,
+        video: bool = False,
     ) -> None:
+        self._video = video
         self._path, self._log, self._command, self._concurrency = path, log, command, concurrency
         self._body = {"chat_template_kwargs": dict(template)} if template else {}
         self.facts: dict[str, Any] = {"engine": Path(command[0]).name, "model": path, "version": version(path)}
@@ -103,7 +103,9 @@ class Served:
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its outcome, in the order of the responses."""
         with running(self._command, self._path, log=self._log) as url:
-            asked = Endpoint(url, self._path, concurrency=self._concurrency, body=self._body, written=self.written)
+            asked = Endpoint(
+                url, self._path, concurrency=self._concurrency, body=self._body, video=self._video, written=self.written
+            )
             yield from asked.answer(examples, sampling)
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from math import ceil, floor, sqrt
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..sample import Example
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Prompted(Protocol):
+    """A prompt with its images: an example of a mix, or a question of a benchmark."""
+
+    @property
+    def prompt(self) -> str:
+        """User text with one ``<image>`` for each image."""
+
+    @property
+    def images(self) -> Sequence[Image.Image]:
+        """The images, in the order of the prompt."""
 
 
 class Family(NamedTuple):
@@ -54,11 +67,11 @@ def image_tokens(width: int, height: int, family: Family = FAMILIES[0]) -> int:
     return columns * rows
 
 
-def estimate_tokens(example: Example, family: Family = FAMILIES[0]) -> int:
+def estimate_tokens(example: Prompted, family: Family = FAMILIES[0]) -> int:
     """Estimated length of a prompt in tokens: exact for images; for text, from the number of words."""
-    images = sum(image_tokens(*image.size, family) for image in example.sample.images)
+    images = sum(image_tokens(*image.size, family) for image in example.images)
     words = len(example.prompt.replace("<image>", " ").split())
-    return images + _AROUND_IMAGE * len(example.sample.images) + round(_PER_WORD * words) + _TEMPLATE
+    return images + _AROUND_IMAGE * len(example.images) + round(_PER_WORD * words) + _TEMPLATE
 
 
 def message_parts(prompt: str) -> list[str | None]:
@@ -82,12 +95,12 @@ def user_message(prompt: str, image: Callable[[int], dict[str, Any]]) -> dict[st
     return {"role": "user", "content": content}
 
 
-def token_ids(processor: Any, example: Example, *, settings: Mapping[str, Any] | None = None) -> list[int]:
+def token_ids(processor: Any, example: Prompted, *, settings: Mapping[str, Any] | None = None) -> list[int]:
     """Token ids of an example's prompt in the model's chat template, with one image token for each visual token.
 
     ``settings`` are arguments of the chat template.
     """
     messages = [user_message(example.prompt, lambda number: {"type": "image"})]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dict(settings or {}))
-    ids: list[int] = processor(text=[text], images=list(example.sample.images))["input_ids"][0]
+    ids: list[int] = processor(text=[text], images=list(example.images))["input_ids"][0]
     return list(ids)

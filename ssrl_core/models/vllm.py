@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SSRLError
-from ..sample import Example
+from .tokens import Prompted
 
 VERSION = "0.24"
 """The minor version of vLLM that was tested. verl's extra ``vllm`` has the same."""
@@ -38,21 +38,21 @@ def check_vllm(*, gpu: bool, error: type[SSRLError]) -> None:
         )
 
 
-def media_limits(examples: Sequence[Example]) -> dict[str, Any]:
+def media_limits(examples: Sequence[Prompted]) -> dict[str, Any]:
     """vLLM's ``limit_mm_per_prompt`` for a mix, from some of its examples.
 
     vLLM reserves memory for the largest image that its processor accepts, and for videos, unless it is told what to
     expect. The size of the images is only used for that; larger ones are still accepted. The number of images is a
     limit, so it is twice the largest number in the examples.
     """
-    images = [image for example in examples for image in example.sample.images]
+    images = [image for example in examples for image in example.images]
     return {
         "image": {
-            "count": 2 * max(len(example.sample.images) for example in examples),
+            "count": 2 * max(len(example.images) for example in examples),
             "width": max(image.width for image in images),
             "height": max(image.height for image in images),
         },
-        "video": 0,
+        "video": int(any(getattr(example, "video", False) for example in examples)),
     }
 
 

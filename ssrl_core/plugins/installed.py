@@ -18,10 +18,11 @@ from ..errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed, UnknownPlu
 TASKS = "ssrl"
 SOURCES = "ssrl.sources"
 WRAPPERS = "ssrl.wrappers"
+BENCHMARKS = "ssrl.benchmarks"
 ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
 """Environment variable: names or patterns of the distributions whose plugins may be loaded, with commas or blanks."""
 
-_KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper"}
+_KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper", BENCHMARKS: "benchmark"}
 _CORE = "ssrl-core"
 _NO_VERSION = "(no version)"
 

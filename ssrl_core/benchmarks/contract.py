@@ -1,0 +1,177 @@
+"""What a benchmark is. Authors of benchmarks import this module, ``completions``, ``tables`` and ``video``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..evaluate.folder import EvaluationError
+from ..form import Thinking
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Recipe = Literal["standard", "paper"]
+"""``standard``: wording and metric of the benchmark, answers taken strictly.
+``paper``: what the published evaluation did, faults included."""
+
+
+class BenchmarkError(EvaluationError):
+    """The folder is not the benchmark, is incomplete, or a question of it cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A question of a benchmark.
+
+    Attributes:
+        id: unique in the benchmark, the same in every release of the data.
+        kind: question type. The report has one line for each; the blind baseline guesses by it.
+        unit: what questions share: a scene, an image, a set. Units are resampled for intervals, and split into folds.
+        question: text without images.
+        truth: the right answer as the model should write it: a letter if there are options.
+        options: texts of the options, that of ``A`` first; empty for open questions.
+        images: reads the images, in the order of the prompt.
+        facts: anything else that the score needs, in plain JSON types.
+    """
+
+    id: str
+    kind: str
+    unit: str
+    question: str
+    truth: str
+    options: tuple[str, ...] = ()
+    images: Callable[[], Sequence[Image.Image]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Score(NamedTuple):
+    """The score of a completion.
+
+    Attributes:
+        value: in [0, 1].
+        pred: the answer that was read; empty if there is none.
+    """
+
+    value: float
+    pred: str
+
+
+class Item(NamedTuple):
+    """What a headline is a mean of. The headline is the mean of the strata's means, weighted.
+
+    Attributes:
+        stratum: name; with ``weight``, above 0, the same for all items of the stratum.
+        unit: see ``Row``.
+        value: in [0, 1].
+    """
+
+    stratum: str
+    weight: float
+    unit: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The completion of a row and its score. One line of ``answers.jsonl``.
+
+    Attributes:
+        index: ordinal of the row.
+        id, kind, unit, question, truth, options, facts: see ``Row``.
+        prompt, completion: input and output of the model; empty in memory, see ``light``.
+        cut: True if the completion was cut at the maximum length.
+        opened: whether the prompt ended with ``<think>``.
+        fault: what the form of the completion lacks; empty if nothing.
+        value, pred: see ``Score``.
+    """
+
+    index: int
+    id: str
+    kind: str
+    unit: str
+    question: str
+    truth: str
+    options: tuple[str, ...]
+    facts: Mapping[str, Any]
+    prompt: str
+    completion: str
+    cut: bool
+    opened: bool
+    fault: str
+    value: float
+    pred: str
+
+    def to_json(self) -> str:
+        """The result as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Result:
+        """The result of a line of JSON. Raises KeyError or TypeError."""
+        return cls(**{f.name: facts[f.name] for f in fields(cls)} | {"options": tuple(facts["options"])})
+
+    @classmethod
+    def light(cls, facts: Mapping[str, Any]) -> Result:
+        """The same without the texts that statistics do not need. They are most of the memory of a result."""
+        return cls.read({**facts, "prompt": "", "completion": "", "question": ""})
+
+
+def mean_of_rows(results: Sequence[Result], values: Sequence[float], recipe: Recipe) -> list[Item]:
+    """Items of a headline that is the mean over all rows."""
+    return [Item("", 1.0, result.unit, value) for result, value in zip(results, values, strict=True)]
+
+
+Items = Callable[[Sequence[Result], Sequence[float], Recipe], list[Item]]
+
+
+def whole_groups(results: Sequence[Result], values: Sequence[float], name: Callable[[Result], str]) -> list[Item]:
+    """Items of a headline that counts groups of rows, right if all of their rows are: the product of their values."""
+    groups: dict[str, list[int]] = {}
+    for at, result in enumerate(results):
+        groups.setdefault(name(result), []).append(at)
+    return [Item("", 1.0, results[at[0]].unit, prod(values[k] for k in at)) for at in groups.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A benchmark.
+
+    Attributes:
+        title: as it is published.
+        column: name of its column in ``published``; None if there is none.
+        spatial: whether it is one of the seven; else it guards general abilities.
+        questions: number of rows of the complete data; None if it is not known.
+        media, metric, licence, source: for ``ssrl benchmark --list``; source is where to get the data.
+        files: paths in the folder that must exist -> MD5, or None if it is not known. ``a|b`` is either.
+        faults: what the published evaluation does wrong and ``paper`` repeats, one sentence each.
+        rows: the rows of a folder, in a fixed order. Raises BenchmarkError.
+        prompt: the text of a row. Without ``<image>``, its images stand first.
+        score: the score of a completion. ``paper`` gets the completion as the model wrote it.
+        items: what the headline is a mean of; ``values`` has the value of each result.
+        also: name -> items of a further figure, shown below the headline.
+        pixels: maximum number of pixels of an image.
+        video: whether the images of a row are the frames of a video.
+    """
+
+    title: str
+    column: str | None = None
+    spatial: bool = True
+    questions: int | None
+    media: str
+    metric: str
+    licence: str
+    source: str
+    files: Mapping[str, str | None]
+    faults: Sequence[str] = ()
+    rows: Callable[[Path, Recipe], Iterator[Row]]
+    prompt: Callable[[Row, Recipe, Thinking], str]
+    score: Callable[[Row, str, Recipe, Thinking], Score]
+    items: Items = mean_of_rows
+    also: Mapping[str, Items] = field(default_factory=dict)
+    pixels: int = 1280 * 28 * 28
+    video: bool = False

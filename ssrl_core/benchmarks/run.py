@@ -1,0 +1,231 @@
+"""Query a model with the questions of a benchmark, score the completions, and write the results into a folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..evaluate.folder import EvaluationError, continued, records_of
+from ..evaluate.form import Forms, check_template
+from ..evaluate.models import Failed, Model, Numbered, Sampling, Written
+from ..evaluate.run import has_opened, take
+from ..files import sha256
+from ..form import OPENING, Thinking, thinking_fault
+from ..plugins.installed import InstalledPlugin
+from .contract import Benchmark, BenchmarkError, Recipe, Result, Row
+from .video import bounded
+
+FORMAT = 1
+"""Format version of the results; incremented with every change of the content of their files."""
+
+
+class Question:
+    """A row as a prompt with images. The images are read at the first access."""
+
+    def __init__(self, row: Row, benchmark: Benchmark, recipe: Recipe, thinking: Thinking) -> None:
+        self.row, self._benchmark, self.video = row, benchmark, benchmark.video
+        self._text = benchmark.prompt(row, recipe, thinking)
+
+    @cached_property
+    def images(self) -> tuple[Any, ...]:
+        """The images, each with at most the pixels that the benchmark allows. Raises BenchmarkError."""
+        return tuple(bounded(image, self._benchmark.pixels) for image in self.row.images())
+
+    @cached_property
+    def prompt(self) -> str:
+        """The text with ``<image>`` for each image."""
+        return self._text if "<image>" in self._text else "<image>" * len(self.images) + self._text
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The results of a benchmark.
+
+    Attributes:
+        rows: number of rows that were asked for.
+        results: sorted by index, without their texts; see ``Result.light``.
+        failed: reason -> number of questions without an answer in this run.
+        notes: sentences about the data and the form of the completions.
+    """
+
+    rows: int
+    results: list[Result]
+    failed: Counter[str]
+    notes: tuple[str, ...]
+
+
+def check(name: str, benchmark: Benchmark, folder: Path, *, checksums: bool = False) -> tuple[list[Row], list[str]]:
+    """The rows of a folder, and sentences on how it differs from the published data.
+
+    Args:
+        name: of the benchmark.
+        benchmark: the benchmark.
+        folder: with its data.
+        checksums: compare the checksums that are known. This reads all of the files.
+
+    Raises:
+        BenchmarkError: files are missing, or are not those of the benchmark.
+    """
+    if not folder.is_dir():
+        raise BenchmarkError(f"{folder}: this folder does not exist. {benchmark.title}: {benchmark.source}")
+    notes = []
+    for names, md5 in benchmark.files.items():
+        path = next((folder / file for file in names.split("|") if (folder / file).is_file()), None)
+        if path is None:
+            raise BenchmarkError(
+                f"{folder} is not {benchmark.title}: there is no {' or '.join(names.split('|'))}. It has "
+                f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'no files'}. Get it: {benchmark.source}"
+            )
+        if checksums and md5 and path == folder / names.split("|")[0] and (found := _md5(path)) != md5:
+            notes.append(f"{path}: MD5 {found} instead of {md5}: another version, or damaged.")
+    rows = list(benchmark.rows(folder, "standard"))
+    if twice := [row for row, count in Counter(row.id for row in rows).items() if count > 1]:
+        raise BenchmarkError(f"{folder}: question {twice[0]!r} of {benchmark.title} occurs twice")
+    if benchmark.questions is not None and len(rows) != benchmark.questions:
+        notes.append(
+            f"{name}: {len(rows):,} questions instead of {benchmark.questions:,}: this is not all of the data."
+        )
+    return rows, notes
+
+
+def missing_media(rows: Sequence[Row]) -> list[str]:
+    """The files of images and videos that rows name and that do not exist, sorted."""
+    missing = set()
+    for row in rows:
+        for value in getattr(row.images, "args", ()):
+            paths = value if isinstance(value, tuple) else (value,)
+            missing |= {str(path) for path in paths if isinstance(path, Path) and not path.is_file()}
+    return sorted(missing)
+
+
+def _md5(path: Path) -> str:
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def plan_of(
+    name: str, benchmark: Benchmark, plugin: InstalledPlugin, folder: Path, recipe: Recipe, thinking: Thinking
+) -> dict[str, Any]:
+    """Everything that the results depend on besides model and sampling, in plain JSON types."""
+    data = {}
+    for names in benchmark.files:
+        path = next(folder / file for file in names.split("|") if (folder / file).is_file())
+        data[path.name] = sha256(path)[:16]
+    return {
+        "format": FORMAT,
+        "benchmark": name,
+        "version": f"{plugin.distribution} {plugin.version}",
+        "recipe": recipe,
+        "thinking": thinking,
+        "data": data,
+    }
+
+
+def evaluate_benchmark(
+    name: str,
+    benchmark: Benchmark,
+    plugin: InstalledPlugin,
+    data: Path,
+    model: Model,
+    folder: Path,
+    *,
+    recipe: Recipe = "standard",
+    thinking: Thinking = "none",
+    questions: int | None = None,
+    sampling: Sampling = Sampling(max_tokens=4096),  # noqa: B008 (frozen)
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluated:
+    """The results of a model on the first questions of a benchmark. Results in the folder are not asked for again.
+
+    A question without an answer does not count as wrong. It is counted by reason, and asked for again at the next
+    start. The first question that the server refuses ends the evaluation with the words of the server.
+
+    Args:
+        name, benchmark, plugin: see ``installed.load``.
+        data: folder of the benchmark.
+        model: see ``evaluate.models``.
+        folder: of the results: new, or of the same evaluation.
+        recipe: see ``contract.Recipe``.
+        thinking: whether the model is asked to think.
+        questions: number of questions, from the first; None for all.
+        sampling: how completions are sampled.
+        on_progress: called with the number of finished questions, and of all that were missing at the start.
+
+    Raises:
+        EvaluationError: the folder has something else or is in use, or the model cannot be queried.
+        BenchmarkError: the data are not those of the benchmark.
+    """
+    _, notes = check(name, benchmark, data)
+    rows = list(islice(benchmark.rows(data, recipe), questions))
+    if written := getattr(model, "written", None):
+        check_template(thinking, written)
+    forms, failed = Forms(thinking, known=written is not None), Counter[str]()
+    plan = plan_of(name, benchmark, plugin, data, recipe, thinking)
+    plan |= {"model": dict(model.facts), "sampling": asdict(sampling)}
+    with continued(folder, plan, Result.light) as (keep, results):
+        known = {result.index for result in results}
+        missing = [index for index in range(len(rows)) if index not in known]
+        del results
+
+        def judge(index: int, question: Any, written: Written) -> None:
+            result = judged(index, question, written, benchmark, recipe, thinking)
+            keep(result)
+            forms.look_at(
+                f"question {result.id}", result.completion, result.fault, opened=result.opened, cut=result.cut
+            )
+
+        if missing:
+            asked = (Question(rows[index], benchmark, recipe, thinking) for index in missing)
+            numbered = _readable(zip(missing, asked, strict=True), failed)
+            outcomes = _unless_the_first_fails(model.answer(numbered, sampling), title=benchmark.title)
+            take(outcomes, judge, failed, total=len(missing), on_progress=on_progress)
+        wanted = [result for result in records_of(folder, Result.light) if result.index < len(rows)]
+        return Evaluated(len(rows), wanted, failed, (*notes, *forms.notes()))
+
+
+def _readable(questions: Iterable[Numbered], failed: Counter[str]) -> Iterator[Numbered]:
+    """The questions whose images can be read. The others are counted in ``failed``."""
+    for index, question in questions:
+        try:
+            question.prompt  # noqa: B018 (reads the images)
+        except BenchmarkError as err:
+            failed[f"no question: {err}"] += 1
+        else:
+            yield index, question
+
+
+def _unless_the_first_fails(
+    outcomes: Iterable[tuple[Numbered, Written | Failed]], *, title: str
+) -> Iterator[tuple[Numbered, Written | Failed]]:
+    for number, (numbered, outcome) in enumerate(outcomes):
+        if number == 0 and isinstance(outcome, Failed):
+            images = len(numbered[1].images)
+            raise EvaluationError(
+                f"{title}: the first request failed: {outcome}. It had {images} images: does the server take images, "
+                "and that many in a prompt (vLLM: --limit-mm-per-prompt)?"
+            )
+        yield numbered, outcome
+
+
+def judged(
+    index: int, question: Question, written: Written, benchmark: Benchmark, recipe: Recipe, thinking: Thinking
+) -> Result:
+    """The result of a completion."""
+    row, opened = question.row, has_opened(written)
+    text = OPENING + written.text if opened and OPENING not in written.text else written.text
+    value, pred = benchmark.score(row, text, recipe, thinking)
+    if not 0 <= value <= 1:
+        raise EvaluationError(f"{benchmark.title}, question {row.id}: its score {value} is not in [0, 1]")
+    fault = thinking_fault(text.lstrip(), thinking) or ("" if pred else "no answer can be read")
+    return Result(
+        index=index, id=row.id, kind=row.kind, unit=row.unit, question=row.question, truth=row.truth,
+        options=row.options, facts=row.facts, prompt=question.prompt, completion=written.text, cut=written.cut,
+        opened=opened, fault=fault, value=value, pred=pred,
+    )  # fmt: skip

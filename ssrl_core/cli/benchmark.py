@@ -1,0 +1,166 @@
+"""``ssrl benchmark``: the score of a model on benchmarks of others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..benchmarks.contract import Benchmark, BenchmarkError, Recipe, Row
+from ..benchmarks.installed import load, names
+from ..benchmarks.published import MODELS
+from ..benchmarks.report import finish_benchmark, overall
+from ..benchmarks.run import Question, check, evaluate_benchmark, missing_media
+from ..errors import did_you_mean
+from ..evaluate import EvaluationError, Sampling
+from ..evaluate.folder import LOG
+from ..form import Thinking
+from .eval import json_object, the_model
+from .terminal import AsJson, counted, progress_bar, show, table
+
+SPATIAL = 7
+"""Spatial benchmarks of the published table."""
+
+
+def as_text(facts: Mapping[str, Any]) -> str:
+    """The table of a run for a terminal."""
+    rows: list[tuple[str, ...]] = [
+        ("benchmark", "n", "score", "low", "high", "blind", "chance", "unparsed", "cut off", "published", "")
+    ]
+    for summary in facts["benchmarks"]:
+        for line in summary["lines"]:
+            head = line["name"] == "all"
+            shares = (f"{line[key]:.3f}" for key in ("score", "low", "high", "blind", "chance"))
+            rest = f"{line['unparsed']:.2f}", f"{line['cut']:.2f}"
+            against = summary["published"] if head else None
+            end = (f"{against['score']:.3f}", "within noise" if against["within"] else "differs") if against else ()
+            name = summary["benchmark"] if head else f"  {line['name']}"
+            rows.append((name, str(line["n"]), *shares, *rest, *end))
+    mean = facts["overall"]
+    last = f"mean of the {SPATIAL}: {mean['mean']:.3f}" if mean["mean"] is not None else f"no mean: {mean['why']}"
+    return f"{table(rows)}\n{last}"
+
+
+def listed() -> list[dict[str, Any]]:
+    """Facts of all installed benchmarks."""
+    keys = "title", "questions", "media", "metric", "licence", "source"
+    return [{"name": name} | {key: getattr(load(name)[0], key) for key in keys} for name in names()]
+
+
+def list_as_text(facts: Sequence[Mapping[str, Any]]) -> str:
+    """Facts of ``listed`` for a terminal."""
+    rows: list[tuple[str, ...]] = [("name", "questions", "media", "metric", "licence", "source")]
+    rows += [tuple("?" if value is None else str(value) for key, value in f.items() if key != "title") for f in facts]
+    return table(rows)
+
+
+def folder_with(benchmark: Benchmark, name: str, data: Path) -> Path:
+    """The folder of a benchmark: ``data/NAME`` if it exists, else ``data``."""
+    return data / name if (data / name).is_dir() else data
+
+
+def command(
+    benchmarks: Annotated[list[str] | None, typer.Argument(help="Names; see --list.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data, or a folder with one folder for each benchmark.")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the installed benchmarks.")] = False,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the data are complete: counts, files, checksums.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="A model to run here: a folder, or a name on the hub.")] = None,
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What runs the model; vllm starts a server of its own.")
+    ] = "transformers",
+    endpoint: Annotated[str | None, typer.Option(help="URL of a server, e.g. http://localhost:8000/v1.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model on the server.")] = None,
+    recipe: Annotated[
+        Recipe, typer.Option(help="standard: the benchmark's own metric; paper: as published, faults included.")
+    ] = "standard",
+    thinking: Annotated[Thinking, typer.Option(help="Whether the model is asked to think.")] = "none",
+    questions: Annotated[
+        int | None, typer.Option("--questions", "-n", min=1, help="Number of questions of each, from the first.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="Folder of the results. The same command resumes them.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Published model to compare with; found by the model's name by default.")
+    ] = None,
+    video: Annotated[
+        Literal["images", "part"], typer.Option(help="vllm, endpoint: send frames as images, or as one video part.")
+    ] = "images",
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0: the most likely token.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a completion in tokens.")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling of completions.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="transformers: batch size.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, help="vllm, endpoint: number of concurrent requests.")] = 16,
+    retries: Annotated[int, typer.Option(min=0, help="endpoint: maximum number of retries of a request.")] = 6,
+    timeout: Annotated[float, typer.Option(min=1, help="endpoint: time limit of a request in seconds.")] = 600.0,
+    body: Annotated[str, typer.Option(help="endpoint: extra JSON merged into each request body.")] = "{}",
+    template: Annotated[
+        str, typer.Option(help="transformers, vllm: arguments of the model's chat template, as JSON.")
+    ] = "{}",
+    as_json: AsJson = False,
+) -> None:
+    if list_all:
+        show(listed(), list_as_text, as_json=as_json)
+        return
+    if not benchmarks or data is None:
+        raise EvaluationError(f"which benchmarks, and where? ssrl benchmark NAME... --data DIR; {', '.join(names())}")
+    if against is not None and against not in MODELS:
+        raise EvaluationError(
+            f"--against {against!r}: it has no published figures.{did_you_mean(against, MODELS)} {', '.join(MODELS)}"
+        )
+    found = {one: (*load(one), data) for one in dict.fromkeys(benchmarks)}
+    checked: dict[str, list[Row]] = {}
+    for one, (benchmark, _, _) in found.items():
+        rows, notes = check(one, benchmark, folder_with(benchmark, one, data), checksums=only_check)
+        lost = missing_media(rows)
+        checked[one] = rows
+        said = [*notes, *([f"{one}: {len(lost):,} files are missing, e.g. {lost[0]}"] if lost else [])]
+        for note in said:
+            sys.stderr.write(f"ssrl: {note}\n")
+        if only_check:
+            typer.echo(f"{one}: {len(rows):,} questions, {'incomplete' if said else 'complete'}")
+            checked[one] = [] if said else rows
+        elif lost:
+            raise BenchmarkError(f"{one}: files are missing; 'ssrl benchmark {one} --data {data} --check' says which")
+    if only_check:
+        raise typer.Exit(0 if all(checked.values()) else 1)
+    parent = output or Path("runs/benchmark") / f"{Path(model or name or '').name}-{recipe}-{thinking}"
+    asked = the_model(
+        model, engine, endpoint, name,
+        log=parent / LOG, batch=batch, concurrency=concurrency, retries=retries, timeout=timeout, max_tokens=max_tokens,
+        body=json_object("--body", body), template=json_object("--template", template), video=video == "part",
+        examples=lambda: [
+            Question(rows[0], found[one][0], recipe, thinking) for one, rows in checked.items()
+        ],
+    )  # fmt: skip
+    sampling, summaries = Sampling(temperature, max_tokens, seed), []
+    failed: dict[str, int] = {}
+    for one, (benchmark, plugin, _) in found.items():
+        sys.stderr.write(f"{benchmark.title}: {min(len(checked[one]), questions or len(checked[one])):,} questions\n")
+        folder = folder_with(benchmark, one, data)
+        with progress_bar() as on_progress:
+            evaluated = evaluate_benchmark(
+                one, benchmark, plugin, folder, asked, parent / one, recipe=recipe, thinking=thinking,
+                questions=questions, sampling=sampling, on_progress=on_progress,
+            )  # fmt: skip
+        failed |= {f"{one}: {reason}": n for reason, n in evaluated.failed.items()}
+        if evaluated.results:
+            rows = list(benchmark.rows(folder, recipe))[: evaluated.rows]
+            summary = finish_benchmark(one, benchmark, rows, parent / one, evaluated, against=against)
+            if questions is not None and questions < len(checked[one]):
+                summary["whole"] = False
+            summaries.append(summary)
+    if summaries:
+        facts = {"benchmarks": summaries, "overall": overall(summaries, spatial=SPATIAL)}
+        show(facts, as_text, as_json=as_json)
+        sys.stderr.write(f"reports: {parent}/*/report.html\n")
+    if failed:
+        sys.stderr.write(f"ssrl: questions without an answer; the same command retries them: {counted(failed)}\n")
+        raise typer.Exit(1)
