@@ -27,7 +27,14 @@ _PAGE = Path(__file__).with_name("report.html.jinja")
 
 
 def finish_benchmark(
-    name: str, benchmark: Benchmark, rows: Sequence[Row], folder: Path, evaluated: Evaluated, *, against: str | None
+    name: str,
+    benchmark: Benchmark,
+    rows: Sequence[Row],
+    folder: Path,
+    evaluated: Evaluated,
+    *,
+    total: int,
+    against: str | None,
 ) -> dict[str, Any]:
     """The summary of a benchmark, after writing it and the report.
 
@@ -36,13 +43,13 @@ def finish_benchmark(
         rows: the rows that were asked for.
         folder: of the results.
         evaluated: with at least one result.
+        total: number of rows of the data.
         against: a model of ``published.MODELS``; None to find it by the name of the model.
     """
     plan = folder_of(folder).plan()
     recipe: Recipe = plan["recipe"]
     table = lines(benchmark, evaluated.results, recipe)
-    whole = len(evaluated.results) == len(rows) and not any(note.startswith(f"{name}:") for note in evaluated.notes)
-    whole = whole and len(rows) == (benchmark.questions or len(rows))
+    whole = len(evaluated.results) == total == (benchmark.questions or total)
     summary = {
         "benchmark": name,
         "title": benchmark.title,

@@ -16,11 +16,13 @@ _KEPT = 2  # videos whose frames stay in memory
 
 def bounded(image: Image.Image, pixels: int) -> Image.Image:
     """The image, made smaller if it has more pixels. The aspect ratio is kept up to rounding."""
-    scale = sqrt(pixels / (image.width * image.height))
-    if scale >= 1:
-        return image
-    size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
-    return image.resize(size, Image.Resampling.BICUBIC)
+    size = _size(image.width, image.height, pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _size(width: int, height: int, pixels: int) -> tuple[int, int]:
+    scale = min(1.0, sqrt(pixels / (width * height)))
+    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def positions(total: int, count: int) -> list[int]:
@@ -49,7 +51,8 @@ def frames(path: Path, count: int, pixels: int) -> tuple[Image.Image, ...]:
             chosen = []
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
-                    chosen.append(bounded(frame.to_image(), pixels))
+                    width, height = _size(frame.width, frame.height, pixels)
+                    chosen.append(frame.to_image(width=width, height=height, interpolation="BICUBIC"))
     except (av.FFmpegError, IndexError, OSError, ValueError) as err:
         raise BenchmarkError(f"{path}: not readable as a video ({err}). Download it again") from err
     if len(chosen) < len(wanted):

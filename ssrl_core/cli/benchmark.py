@@ -153,9 +153,9 @@ def command(
         failed |= {f"{one}: {reason}": n for reason, n in evaluated.failed.items()}
         if evaluated.results:
             rows = list(benchmark.rows(folder, recipe))[: evaluated.rows]
-            summary = finish_benchmark(one, benchmark, rows, parent / one, evaluated, against=against)
-            if questions is not None and questions < len(checked[one]):
-                summary["whole"] = False
+            summary = finish_benchmark(
+                one, benchmark, rows, parent / one, evaluated, total=len(checked[one]), against=against
+            )
             summaries.append(summary)
     if summaries:
         facts = {"benchmarks": summaries, "overall": overall(summaries, spatial=SPATIAL)}
