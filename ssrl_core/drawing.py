@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -62,7 +63,8 @@ def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     not divide.
     """
     rows, columns = (np.rint(np.arange(side + 1) * (length / side)).astype(int) for length in rgb.shape[:2])
-    sums = np.diff(np.diff(cv2.integral(rgb)[rows[:, None], columns], axis=0), axis=1)
+    bands = [cv2.reduce(rgb[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows)]
+    sums = np.add.reduceat(np.concatenate(bands), columns[:-1], axis=1)
     means: np.ndarray = sums / np.outer(np.diff(rows), np.diff(columns))[..., None]
     return means
 
@@ -122,8 +124,10 @@ def cut_views(
     pieces = []
     for view, shift, (margin,) in zip(views, shifts, margins, strict=True):
         (left, top), width = corner_of[view.place] + shift - margin, side + 2 * margin
-        turned = np.rot90(_resample(rgb[top : top + width, left : left + width], side), view.turns)
-        pieces.append(np.ascontiguousarray(turned[:, ::-1] if view.mirrored else turned))
+        piece = _resample(rgb[top : top + width, left : left + width], side)
+        if quarters := view.turns % 4:
+            piece = cv2.rotate(piece, 3 - quarters)  # the code of OpenCV, which counts to the right
+        pieces.append(cv2.flip(piece, 1) if view.mirrored else np.ascontiguousarray(piece))
     x, y = corner_of[0]
     return pieces, (int(x), int(y))
 
@@ -173,7 +177,9 @@ def to_image(rgb: np.ndarray) -> Image.Image:
 def _picture(rgbx: np.ndarray) -> Image.Image:
     """An RGB image of H x W x 4 bytes, which is how Pillow keeps pixels in memory, so that they are only copied."""
     height, width = rgbx.shape[:2]
-    return Image.frombytes("RGB", (width, height), rgbx, "raw", "RGBX")
+    image = Image.new("RGB", (width, height), None)  # not filled first
+    image.frombytes(rgbx, "raw", "RGBX")
+    return image
 
 
 @lru_cache(maxsize=512)
