@@ -62,11 +62,26 @@ def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     The cells differ in size by a pixel at most. OpenCV's area interpolation takes four times as long where the sizes do
     not divide.
     """
-    rows, columns = (np.rint(np.arange(side + 1) * (length / side)).astype(int) for length in rgb.shape[:2])
-    bands = [cv2.reduce(rgb[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows)]
-    sums = np.add.reduceat(np.concatenate(bands), columns[:-1], axis=1)
-    means: np.ndarray = sums / np.outer(np.diff(rows), np.diff(columns))[..., None]
+    rows, columns = (_cells(length, side) for length in rgb.shape[:2])
+    bands = [cv2.reduce(rgb[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows.bounds)]
+    means: np.ndarray = columns.members @ np.concatenate(bands) / (rows.lengths[:, None] * columns.lengths)[..., None]
     return means
+
+
+class _Cells(NamedTuple):
+    """The cells of a line of pixels: their bounds, (side + 1,), their lengths, (side,), and 1.0 where a pixel belongs
+    to a cell, (side, pixels); a product with it sums whole numbers exactly."""
+
+    bounds: list[int]
+    lengths: np.ndarray
+    members: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def _cells(length: int, side: int) -> _Cells:
+    bounds = np.rint(np.arange(side + 1) * (length / side)).astype(int)
+    members = (np.arange(length) >= bounds[:-1, None]) & (np.arange(length) < bounds[1:, None])
+    return _Cells(bounds.tolist(), np.diff(bounds), members.astype(float))
 
 
 def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bool:
@@ -74,8 +89,8 @@ def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bo
 
     Thumbnails of ``side`` x ``side`` cells, so that fine texture and noise do not count. Pictures are uint8, h x w x 3.
     """
-    small = np.stack([thumbnail(picture, side) for picture in pictures])
-    return any(np.abs(small[k + 1 :] - small[k]).mean(axis=(1, 2, 3)).min() < limit for k in range(len(small) - 1))
+    small = np.stack([thumbnail(picture, side).ravel() for picture in pictures])
+    return any(np.abs(small[k + 1 :] - small[k]).mean(axis=1).min() < limit for k in range(len(small) - 1))
 
 
 def seam_steps(ends: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> np.ndarray:
