@@ -22,7 +22,7 @@ SMALLEST_SIDE = 64
 """Images whose shorter side has fewer pixels than this are rejected."""
 
 _LARGEST_CROP = 0.08  # largest fraction of a side that to_working_size removes
-_MOST_SMOOTHED = 2.2  # old pixels in a new one up to which three weights suffice; JPEG files are never above it
+_MOST_SMOOTHED = 2.2  # old pixels in a new one up to which three weights suffice
 _MAX_ENUMERATED = 1_000_000  # images of a source whose ids are listed
 
 
