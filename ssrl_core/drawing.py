@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -61,10 +62,26 @@ def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     The cells differ in size by a pixel at most. OpenCV's area interpolation takes four times as long where the sizes do
     not divide.
     """
-    rows, columns = (np.rint(np.arange(side + 1) * (length / side)).astype(int) for length in rgb.shape[:2])
-    sums = np.diff(np.diff(cv2.integral(rgb)[rows[:, None], columns], axis=0), axis=1)
-    means: np.ndarray = sums / np.outer(np.diff(rows), np.diff(columns))[..., None]
+    rows, columns = (_cells(length, side) for length in rgb.shape[:2])
+    bands = [cv2.reduce(rgb[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows.bounds)]
+    means: np.ndarray = columns.members @ np.concatenate(bands) / (rows.lengths[:, None] * columns.lengths)[..., None]
     return means
+
+
+class _Cells(NamedTuple):
+    """The cells of a line of pixels: their bounds, (side + 1,), their lengths, (side,), and 1.0 where a pixel belongs
+    to a cell, (side, pixels); a product with it sums whole numbers exactly."""
+
+    bounds: list[int]
+    lengths: np.ndarray
+    members: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def _cells(length: int, side: int) -> _Cells:
+    bounds = np.rint(np.arange(side + 1) * (length / side)).astype(int)
+    members = (np.arange(length) >= bounds[:-1, None]) & (np.arange(length) < bounds[1:, None])
+    return _Cells(bounds.tolist(), np.diff(bounds), members.astype(float))
 
 
 def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bool:
@@ -72,8 +89,8 @@ def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bo
 
     Thumbnails of ``side`` x ``side`` cells, so that fine texture and noise do not count. Pictures are uint8, h x w x 3.
     """
-    small = np.stack([thumbnail(picture, side) for picture in pictures])
-    return any(np.abs(small[k + 1 :] - small[k]).mean(axis=(1, 2, 3)).min() < limit for k in range(len(small) - 1))
+    small = np.stack([thumbnail(picture, side).ravel() for picture in pictures])
+    return any(np.abs(small[k + 1 :] - small[k]).mean(axis=1).min() < limit for k in range(len(small) - 1))
 
 
 def seam_steps(ends: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> np.ndarray:
@@ -122,8 +139,10 @@ def cut_views(
     pieces = []
     for view, shift, (margin,) in zip(views, shifts, margins, strict=True):
         (left, top), width = corner_of[view.place] + shift - margin, side + 2 * margin
-        turned = np.rot90(_resample(rgb[top : top + width, left : left + width], side), view.turns)
-        pieces.append(np.ascontiguousarray(turned[:, ::-1] if view.mirrored else turned))
+        piece = _resample(rgb[top : top + width, left : left + width], side)
+        if quarters := view.turns % 4:
+            piece = cv2.rotate(piece, 3 - quarters)  # the code of OpenCV, which counts to the right
+        pieces.append(cv2.flip(piece, 1) if view.mirrored else np.ascontiguousarray(piece))
     x, y = corner_of[0]
     return pieces, (int(x), int(y))
 
@@ -173,7 +192,9 @@ def to_image(rgb: np.ndarray) -> Image.Image:
 def _picture(rgbx: np.ndarray) -> Image.Image:
     """An RGB image of H x W x 4 bytes, which is how Pillow keeps pixels in memory, so that they are only copied."""
     height, width = rgbx.shape[:2]
-    return Image.frombytes("RGB", (width, height), rgbx, "raw", "RGBX")
+    image = Image.new("RGB", (width, height), None)  # not filled first
+    image.frombytes(rgbx, "raw", "RGBX")
+    return image
 
 
 @lru_cache(maxsize=512)

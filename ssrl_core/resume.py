@@ -28,6 +28,7 @@ from .files import is_temporary, written_whole
 from .mix import Mix
 from .plugins.installed import SOURCES, WRAPPERS, find
 from .sources import open_source
+from .types import READING
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[s
         "mix": mix.config.model_dump(mode="json", exclude={**(exclude or {}), "allowed_distributions": True}),
         "split": mix.split,
         "tasks": {name: task.info.version for name, task in mix.tasks.items()},
+        "reading": READING,
         "versions": versions(mix),
         "sources": {uri: _images(uri) for uri in mix.config.sources},
     }
@@ -154,6 +156,7 @@ def versions(mix: Mix) -> dict[str, str]:
     import cv2
     import numpy as np
     import PIL
+    import simplejpeg
 
     plugins = [task.plugin for task in mix.tasks.values()]
     plugins += [find(name, group=WRAPPERS) for name in mix.config.wrappers]
@@ -163,6 +166,7 @@ def versions(mix: Mix) -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
+        "simplejpeg": simplejpeg.__version__,
         **{plugin.distribution: plugin.version for plugin in plugins},
     }
 

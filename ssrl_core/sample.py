@@ -23,7 +23,7 @@ from .plugins import Task, load_task
 from .plugins.timelimit import TimeLimitExceeded, TooManyStuck, call_within
 from .seeding import generator
 from .sources import load_image, open_source, to_working_size
-from .types import Recipe, Sample, SourceImage
+from .types import READING, Recipe, Sample, SourceImage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,6 +80,11 @@ def render(recipe: Recipe) -> Sample:
             f"this recipe was made by version {recipe.task_version!r} of task {recipe.task!r}, but {task.plugin} has "
             f"version {task.info.version!r}: install the release of {task.plugin.distribution} that made it"
         )
+    if recipe.reading != READING:
+        raise PluginError(
+            f"this recipe was made by an ssrl-core that reads images in another way (version {recipe.reading}, this "
+            f"one has {READING}): install the release of ssrl-core that made it"
+        )
     return generate(task, recipe, image_of(task, recipe))
 
 
@@ -89,7 +94,7 @@ def image_of(task: Task, recipe: Recipe) -> SourceImage:
         recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
     )
     try:
-        image = load_image(open_source(recipe.source), recipe.image_id, depth=task.info.needs_depth)
+        image = load_image(open_source(recipe.source), recipe.image_id, depth=task.info.needs_depth, size=recipe.size)
         return to_working_size(image, recipe.size, rng=crop)
     except (SourceRejected, SSRLError):
         raise

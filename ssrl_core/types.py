@@ -60,6 +60,12 @@ class Intrinsics:
     cx: float
     cy: float
 
+    def scaled(self, sx: float, sy: float) -> Intrinsics:
+        """The camera of the image after its width was multiplied by ``sx`` and its height by ``sy``."""
+        if sx == sy == 1:
+            return self  # bit for bit
+        return Intrinsics(self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -81,8 +87,10 @@ class SourceImage:
 class ImageSource(Protocol):
     """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
 
-    Two methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth. ``digest()`` returns a
-    text that changes when an image changes; without it, resumed work cannot notice changed pixels.
+    Three methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth.
+    ``load_reduced(image_id, depth=..., least=(longer, shorter))`` may load fewer pixels, as long as the longer and the
+    shorter side keep these lengths. ``digest()`` returns a text that changes when an image changes; without it, resumed
+    work cannot notice changed pixels.
     """
 
     has_depth: bool
@@ -112,6 +120,10 @@ class Sample:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
+READING = 2
+"""Changes whenever the core would give a task other pixels for the same recipe. A recipe without it has version 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that rebuilds one sample bit for bit, in any process and on any node that can open the source.
@@ -127,6 +139,7 @@ class Recipe:
         attempt: number of images that were rejected before this one.
         size: length in pixels of the longer side to which the core resizes the image.
         wrappers: names of the wrappers around the task, innermost first.
+        reading: version of how the core reads an image and brings it to the working size.
     """
 
     task: str
@@ -141,6 +154,7 @@ class Recipe:
     attempt: int
     size: int
     wrappers: tuple[str, ...] = ()
+    reading: int = READING
 
     def to_json(self) -> str:
         """The recipe as one line of JSON with sorted keys; without ``wrappers`` if there are none."""
@@ -153,7 +167,7 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """The recipe that ``to_json`` wrote."""
         facts = json.loads(text)
-        return cls(**facts | {"wrappers": tuple(facts.get("wrappers", ()))})
+        return cls(**facts | {"wrappers": tuple(facts.get("wrappers", ())), "reading": facts.get("reading", 1)})
 
 
 @dataclass(frozen=True, slots=True)

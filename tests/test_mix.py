@@ -198,6 +198,13 @@ def test_a_recipe_of_another_task_version_is_refused(write_mix):
         render(Recipe(**old))
 
 
+def test_a_recipe_from_before_images_were_read_as_now_is_refused(write_mix):
+    old = json.loads(load_mix(write_mix(FIVE))[0].recipe.to_json())
+    del old["reading"]
+    with pytest.raises(SSRLError, match=r"reads images in another way \(version 1, this one has \d+\): install"):
+        render(Recipe.from_json(json.dumps(old)))
+
+
 def test_generators_of_neighbouring_samples_are_unrelated():
     draws = {
         tuple(generator(seed, stream=stream, index=index, attempt=attempt).integers(2**62, size=2))

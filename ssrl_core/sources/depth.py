@@ -47,20 +47,31 @@ def read_depth(
     Raises:
         SourceRejected: depth or mask is damaged or does not fit, or no depth is valid.
     """
-    metres = _metres(_plane(depth, "depth") if isinstance(depth, np.ndarray) else _read_array(depth, "depth"), scale)
-    if mask is not None:
-        valid = _read_array(mask, "mask") > 0
-        if valid.shape != metres.shape:
-            raise SourceRejected("depth and mask differ in size")
-        metres[~valid] = np.nan
+    raw = _plane(depth, "depth") if isinstance(depth, np.ndarray) else _read_array(depth, "depth")
+    valid = None if mask is None else _read_array(mask, "mask") > 0
+    if valid is not None and valid.shape != raw.shape:
+        raise SourceRejected("depth and mask differ in size")
+    (width, height), whole = size, raw.shape
+    if abs(whole[1] * height / (whole[0] * width) - 1) > _ASPECT_TOLERANCE and whole != (height, width):
+        raise SourceRejected("depth and colour differ in shape")
+    metres = _metres(_nearest(raw, size), scale)
+    if valid is not None:
+        metres[~_nearest(valid, size)] = np.nan
     if np.isnan(metres).all():
         raise SourceRejected("no valid depth")
-    width, height = size
-    if metres.shape != (height, width):
-        if abs(metres.shape[1] * height / (metres.shape[0] * width) - 1) > _ASPECT_TOLERANCE:
-            raise SourceRejected("depth and colour differ in shape")
-        metres = cv2.resize(metres, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return metres
+
+
+def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The values nearest to the centres of pixels of another size, before they are converted: that takes less time."""
+    if values.shape == size[::-1]:
+        return values
+    rows, columns = (
+        cv2.resize(np.arange(old, dtype=np.float32)[:, None], (1, new), interpolation=cv2.INTER_NEAREST_EXACT)
+        for old, new in zip(values.shape, size[::-1], strict=True)
+    )
+    nearest: np.ndarray = values[rows.astype(int), columns.astype(int).T]
+    return nearest
 
 
 def read_scale(text: object) -> float:

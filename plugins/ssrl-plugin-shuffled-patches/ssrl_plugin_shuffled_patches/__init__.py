@@ -165,9 +165,10 @@ def _other_arrangement_joins(patches: list[np.ndarray], columns: int, *, white: 
     below = seam_steps([patch[-1] for patch in patches], [patch[0] for patch in patches])
     if white is not None:  # a painted patch joins with everything
         beside[white] = beside[:, white] = below[white] = below[:, white] = 0
+    least_beside, least_below = (steps[~np.eye(count, dtype=bool)].min() for steps in (beside, below))
     joins = [[(beside, k - 1)] * (k % columns > 0) + [(below, k - columns)] * (k >= columns) for k in range(count)]
     limit = SAME_SEAMS + sum(steps[other, k] for k in range(count) for steps, other in joins[k])
-    least = [sum(steps[~np.eye(count, dtype=bool)].min() for steps, _ in joins[k]) for k in range(count)]
+    least = [least_beside * (k % columns > 0) + least_below * (k >= columns) for k in range(count)]
     orders, sums = np.zeros((1, 0), int), np.zeros(1)
     for k in range(count):
         parents, added = np.nonzero(~(orders[:, :, None] == np.arange(count)).any(axis=1))
