@@ -159,6 +159,10 @@ def test_a_blind_baseline_finds_what_the_question_type_tells(miniatures, tmp_pat
         results.append(one)
     head = lines(BENCHMARKS["viewspatial"][0], results, "standard")[0]
     assert head.blind == 1.0 and head.chance == 0.25
+    own = [
+        replace(r, options=tuple(f"{r.id}" if a == r.truth else f"{r.id} {a}" for a in "ABCD")) for r in results
+    ]  # a text that no other scene has: only a guess from its own fold would find it
+    assert lines(BENCHMARKS["viewspatial"][0], own, "standard")[0].blind < 0.35
     random = np.random.default_rng(0)
     for k, result in enumerate(results):
         options = tuple(random.permutation(["left", "right", "front", "back"]))
