@@ -311,9 +311,10 @@ def test_content_that_is_not_an_image_is_rejected(tmp_path: Path, content: bytes
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_decoded_at_the_smallest_size_that_a_crop_of_the_working_size_needs(
-    tmp_path: Path, orientation: int
+def test_a_jpeg_may_be_decoded_at_the_smallest_size_that_a_crop_of_the_working_size_needs(
+    tmp_path: Path, orientation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ssrl_core.sources.images._REDUCTIONS", (8, 4))
     exif = Image.Exif()
     exif[0x0112] = orientation
     (tmp_path / "a.jpg").write_bytes(jpeg(picture(1600, 900), exif=exif))
@@ -330,13 +331,23 @@ def test_a_jpeg_is_decoded_at_the_smallest_size_that_a_crop_of_the_working_size_
         assert np.abs(rgb.astype(int) - same).mean() < 1
 
 
-def test_decoding_at_a_smaller_size_rejects_no_image_as_too_small(tmp_path: Path) -> None:
+def test_every_jpeg_is_decoded_at_its_full_size(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture(1600, 900)))
+    source = open_source(f"folder:{tmp_path}")
+    assert load_image(source, "a.jpg", depth=False, size=64).rgb.shape == (900, 1600, 3)  # smaller ones leak
+
+
+def test_decoding_at_a_smaller_size_rejects_no_image_as_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssrl_core.sources.images._REDUCTIONS", (8, 4))
     (tmp_path / "a.jpg").write_bytes(jpeg(picture(1280, 80)))
     image = load_image(open_source(f"folder:{tmp_path}"), "a.jpg", depth=False, size=128)
     assert image.rgb.shape == (80, 1280, 3)
 
 
-def test_colour_depth_and_camera_of_a_reduced_jpeg_agree(tmp_path: Path) -> None:
+def test_colour_depth_and_camera_of_a_reduced_jpeg_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssrl_core.sources.images._REDUCTIONS", (8, 4))
     rgb, depth = picture(1280, 960) // 2, np.full((960, 1280), 3000, np.uint16)
     rgb[400:440, 800:840], depth[400:440, 800:840] = (255, 255, 255), 1000
     (tmp_path / "a.color.jpg").write_bytes(jpeg(rgb))
