@@ -248,4 +248,5 @@ def command(
     loaded = load_task(task)
     if picture:
         write_picture(loaded, picture, size=size or PICTURE_SIZE)
+        typer.echo(f"samples of each level -> {picture}", err=True)
     show(describe_task(loaded, size=size), text_of_task, as_json=as_json)

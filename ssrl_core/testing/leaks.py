@@ -112,7 +112,8 @@ def _guessed(
         f"{accuracy:.3f} of {name}" + (f"; most telling: {clue}" if clue else ""),
         f"{bound:.3f} (chance {chance:.3f}, {count} samples; finds {least:.3f} in 95%)",
         figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": count},
-        remedy="look at what differs between right and wrong candidates, and put all through the same steps",
+        remedy="look at what differs between right and wrong candidates, and put all through the same steps; and see "
+        "whether the truth decides which images are accepted",
         cases=cases,
         close=near(accuracy, bound, count),
     )
