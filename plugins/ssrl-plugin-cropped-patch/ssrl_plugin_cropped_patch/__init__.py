@@ -99,6 +99,8 @@ def ssrl_task_info() -> TaskInfo:
     known = {
         "relations.matching@1": "the other pieces occur elsewhere in the picture, and the right one does not; 0.99",
         "relations.colours@1": "the picture has the colours of the other pieces, and the right one's are hidden; 0.37",
+        "relations.continuity@2": "a small effect on 4,000 samples, whose cause is not known; 0.31",
+        "relations.detail@paper": "a small effect on 4,000 samples, whose cause is not known; 0.30",
         "relations.continuity@paper": "a large piece resembles the borders of the picture, which shows its turn; 0.43",
     }
     return TaskInfo(version="3", summary=summary, levels=levels, options=CroppedPatchOptions, known_failures=known)
