@@ -94,7 +94,7 @@ def image_of(task: Task, recipe: Recipe) -> SourceImage:
         recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
     )
     try:
-        image = load_image(open_source(recipe.source), recipe.image_id, depth=task.info.needs_depth, size=recipe.size)
+        image = load_image(open_source(recipe.source), recipe.image_id, depth=task.info.needs_depth)
         return to_working_size(image, recipe.size, rng=crop)
     except (SourceRejected, SSRLError):
         raise

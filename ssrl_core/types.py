@@ -87,10 +87,8 @@ class SourceImage:
 class ImageSource(Protocol):
     """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
 
-    Three methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth.
-    ``load_reduced(image_id, depth=..., least=(longer, shorter))`` may load fewer pixels, as long as the longer and the
-    shorter side keep these lengths. ``digest()`` returns a text that changes when an image changes; without it, resumed
-    work cannot notice changed pixels.
+    Two methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth. ``digest()`` returns a
+    text that changes when an image changes; without it, resumed work cannot notice changed pixels.
     """
 
     has_depth: bool

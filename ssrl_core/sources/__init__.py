@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from functools import lru_cache
@@ -149,19 +148,12 @@ def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray
     return train, held
 
 
-def load_image(source: ImageSource, image_id: str, *, depth: bool, size: int | None = None) -> SourceImage:
+def load_image(source: ImageSource, image_id: str, *, depth: bool) -> SourceImage:
     """One image. Without ``depth`` it has no depth, and a source with ``load_rgb`` does not even read it.
-
-    With a working size, a source with ``load_reduced`` may load fewer pixels: as many as ``to_working_size`` needs to
-    shrink what the largest crop leaves.
 
     Raises:
         SourceRejected: the image cannot be used.
     """
-    if size is not None and (reduced := getattr(source, "load_reduced", None)):
-        least = math.ceil(size / (1 - _LARGEST_CROP)), SMALLEST_SIDE
-        loaded: SourceImage = reduced(image_id, depth=depth, least=least)
-        return loaded
     if depth:
         return source.load(image_id)
     image: SourceImage = getattr(source, "load_rgb", source.load)(image_id)

@@ -101,19 +101,11 @@ class FileSource(ABC):
         Raises:
             SourceRejected: a file is missing or damaged, or depth does not fit the image.
         """
-        return self.load_reduced(image_id, depth=self.has_depth)
+        return self._decode(image_id, self.read(image_id, depth=self.has_depth))
 
     def load_rgb(self, image_id: str) -> SourceImage:
         """As ``load``, but without depth: its file is not read."""
-        return self.load_reduced(image_id, depth=False)
-
-    def load_reduced(self, image_id: str, *, depth: bool, least: tuple[int, int] | None = None) -> SourceImage:
-        """One image with or without depth, at the smallest size that a decoder gives cheaply; see ``read_rgb``.
-
-        Raises:
-            SourceRejected: as for ``load``.
-        """
-        return self._decode(image_id, self.read(image_id, depth=depth and self.has_depth), least)
+        return self._decode(image_id, self.read(image_id, depth=False))
 
     def digest(self) -> str:
         """A text that changes if the set of files or the content of a file changes.
@@ -136,16 +128,15 @@ class FileSource(ABC):
         path, number = file
         return f"{path} {self.store.fingerprint(path, blocks=self.blocks if number < MOST_HASHED else 0)}"
 
-    def _decode(self, image_id: str, files: Files, least: tuple[int, int] | None) -> SourceImage:
+    def _decode(self, image_id: str, files: Files) -> SourceImage:
         # Depth and intrinsics belong to the pixels as stored, whatever the EXIF orientation.
         stored = self.has_depth or files.intrinsics is not None
-        rgb, factor = read_rgb(files.color, upright=not stored, least=least)
+        rgb = read_rgb(files.color, upright=not stored)
         height, width = rgb.shape[:2]
-        camera = files.intrinsics and files.intrinsics.scaled(1 / factor, 1 / factor)
         depth = None
         if files.depth is not None:
             depth = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height))
-        image = SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=camera)
+        image = SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=files.intrinsics)
         if (first := (self.store, depth is None)) not in _seen:
             _seen.add(first)
             for doubt in doubts(image):
