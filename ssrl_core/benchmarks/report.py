@@ -29,7 +29,6 @@ _PAGE = Path(__file__).with_name("report.html.jinja")
 def finish_benchmark(
     name: str,
     benchmark: Benchmark,
-    rows: Sequence[Row],
     folder: Path,
     evaluated: Evaluated,
     *,
@@ -40,7 +39,6 @@ def finish_benchmark(
 
     Args:
         name, benchmark: see ``installed.load``.
-        rows: the rows that were asked for.
         folder: of the results.
         evaluated: with at least one result.
         total: number of rows of the data.
@@ -61,7 +59,7 @@ def finish_benchmark(
         "thinking": plan["thinking"],
         "folder": str(folder),
         "results": len(evaluated.results),
-        "questions": len(rows),
+        "questions": evaluated.rows,
         "failed": dict(evaluated.failed.most_common()),
         "notes": list(evaluated.notes),
         "faults": list(benchmark.faults) if recipe == "paper" else [],
@@ -70,7 +68,7 @@ def finish_benchmark(
     }
     write_json(folder / SUMMARY, summary)
     with written_whole(folder / REPORT) as file:
-        text = page(_PAGE, summary=summary, plan=plan, wrong=_wrong(folder, evaluated.results, rows))
+        text = page(_PAGE, summary=summary, plan=plan, wrong=_wrong(folder, evaluated.results, evaluated.asked))
         file.write(text.encode())
     return summary
 

@@ -47,16 +47,21 @@ class Evaluated:
     """The results of a benchmark.
 
     Attributes:
-        rows: number of rows that were asked for.
+        asked: the rows that were asked for.
         results: sorted by index, without their texts; see ``Result.light``.
         failed: reason -> number of questions without an answer in this run.
         notes: sentences about the data and the form of the completions.
     """
 
-    rows: int
+    asked: list[Row]
     results: list[Result]
     failed: Counter[str]
     notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that were asked for."""
+        return len(self.asked)
 
 
 def check(name: str, benchmark: Benchmark, folder: Path, *, checksums: bool = False) -> tuple[list[Row], list[str]]:
@@ -187,7 +192,7 @@ def evaluate_benchmark(
             outcomes = _unless_the_first_fails(model.answer(numbered, sampling), title=benchmark.title)
             take(outcomes, judge, failed, total=len(missing), on_progress=on_progress)
         wanted = [result for result in records_of(folder, Result.light) if result.index < len(rows)]
-        return Evaluated(len(rows), wanted, failed, (*notes, *forms.notes()))
+        return Evaluated(rows, wanted, failed, (*notes, *forms.notes()))
 
 
 def _readable(questions: Iterable[Numbered], failed: Counter[str]) -> Iterator[Numbered]:

@@ -18,7 +18,23 @@ from ..errors import did_you_mean
 from ..evaluate import EvaluationError, Sampling
 from ..evaluate.folder import LOG
 from ..form import Thinking
-from .eval import json_object, the_model
+from .model import (
+    Batch,
+    Body,
+    Concurrency,
+    EndpointURL,
+    Engine,
+    MaxTokens,
+    ModelName,
+    ModelPath,
+    Retries,
+    SamplingSeed,
+    Temperature,
+    Template,
+    Timeout,
+    json_object,
+    the_model,
+)
 from .terminal import AsJson, counted, progress_bar, show, table
 
 SPATIAL = 7
@@ -71,12 +87,10 @@ def command(
     only_check: Annotated[
         bool, typer.Option("--check", help="Only say whether the data are complete: counts, files, checksums.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="A model to run here: a folder, or a name on the hub.")] = None,
-    engine: Annotated[
-        Literal["transformers", "vllm"], typer.Option(help="What runs the model; vllm starts a server of its own.")
-    ] = "transformers",
-    endpoint: Annotated[str | None, typer.Option(help="URL of a server, e.g. http://localhost:8000/v1.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model on the server.")] = None,
+    model: ModelPath = None,
+    engine: Engine = "transformers",
+    endpoint: EndpointURL = None,
+    name: ModelName = None,
     recipe: Annotated[
         Recipe, typer.Option(help="standard: the benchmark's own metric; paper: as published, faults included.")
     ] = "standard",
@@ -93,17 +107,15 @@ def command(
     video: Annotated[
         Literal["images", "part"], typer.Option(help="vllm, endpoint: send frames as images, or as one video part.")
     ] = "images",
-    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0: the most likely token.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a completion in tokens.")] = 4096,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling of completions.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="transformers: batch size.")] = 8,
-    concurrency: Annotated[int, typer.Option(min=1, help="vllm, endpoint: number of concurrent requests.")] = 16,
-    retries: Annotated[int, typer.Option(min=0, help="endpoint: maximum number of retries of a request.")] = 6,
-    timeout: Annotated[float, typer.Option(min=1, help="endpoint: time limit of a request in seconds.")] = 600.0,
-    body: Annotated[str, typer.Option(help="endpoint: extra JSON merged into each request body.")] = "{}",
-    template: Annotated[
-        str, typer.Option(help="transformers, vllm: arguments of the model's chat template, as JSON.")
-    ] = "{}",
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 4096,
+    seed: SamplingSeed = 0,
+    batch: Batch = 8,
+    concurrency: Concurrency = 16,
+    retries: Retries = 6,
+    timeout: Timeout = 600.0,
+    body: Body = "{}",
+    template: Template = "{}",
     as_json: AsJson = False,
 ) -> None:
     if list_all:
@@ -152,11 +164,8 @@ def command(
             )  # fmt: skip
         failed |= {f"{one}: {reason}": n for reason, n in evaluated.failed.items()}
         if evaluated.results:
-            rows = list(benchmark.rows(folder, recipe))[: evaluated.rows]
-            summary = finish_benchmark(
-                one, benchmark, rows, parent / one, evaluated, total=len(checked[one]), against=against
-            )
-            summaries.append(summary)
+            total = len(checked[one])
+            summaries.append(finish_benchmark(one, benchmark, parent / one, evaluated, total=total, against=against))
     if summaries:
         facts = {"benchmarks": summaries, "overall": overall(summaries, spatial=SPATIAL)}
         show(facts, as_text, as_json=as_json)

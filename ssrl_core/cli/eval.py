@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from ..evaluate import ALL, EvaluationError, Sampling, Transformers, check_heldout, evaluate, finish
-from ..evaluate.endpoint import Endpoint
+from ..evaluate import ALL, Sampling, check_heldout, evaluate, finish
 from ..evaluate.folder import LOG
-from ..evaluate.models import Model
-from ..evaluate.serving import Served, command_for
 from ..form import Thinking
 from ..mix import SplitName, load_mix
-from ..models.tokens import Prompted
+from .model import (
+    Batch,
+    Body,
+    Concurrency,
+    EndpointURL,
+    Engine,
+    MaxTokens,
+    ModelName,
+    ModelPath,
+    Retries,
+    SamplingSeed,
+    Temperature,
+    Template,
+    Timeout,
+    json_object,
+    the_model,
+)
 from .terminal import AsJson, counted, progress_bar, show, table
 
 
@@ -36,57 +48,12 @@ def row_name(row: Mapping[str, Any]) -> str:
     return str(row["task"]) if row["task"] == ALL else f"{row['task']}@{row['level']}"
 
 
-def json_object(option: str, text: str) -> dict[str, Any]:
-    """The JSON object that an option gives. Raises EvaluationError."""
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as err:
-        raise EvaluationError(f"{option} {text!r}: not a JSON object ({err})") from err
-
-
-def the_model(
-    model: str | None,
-    engine: str,
-    endpoint: str | None,
-    name: str | None,
-    *,
-    log: Path,
-    batch: int,
-    concurrency: int,
-    retries: int,
-    timeout: float,
-    max_tokens: int,
-    body: dict[str, Any],
-    template: dict[str, Any],
-    examples: Callable[[], Sequence[Prompted]],
-    video: bool = False,
-) -> Model:
-    """The model that the options name. ``examples`` are prompts with the most images. Raises EvaluationError."""
-    if template and endpoint:
-        raise EvaluationError("--template: a server has its own; try --body '{\"chat_template_kwargs\": {...}}'")
-    match model, endpoint, name, engine:
-        case str(), None, None, "transformers":
-            return Transformers(model, batch=batch, template=template)
-        case str(), None, None, "vllm":
-            server = command_for(examples(), model, max_tokens=max_tokens)
-            return Served(model, log=log, command=server, concurrency=concurrency, template=template, video=video)
-        case None, str(), str(), "transformers":
-            return Endpoint(
-                endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=body, video=video
-            )
-    raise EvaluationError(
-        "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
-    )
-
-
 def command(
     mix: Annotated[Path, typer.Argument(help="A mix file.")],
-    model: Annotated[str | None, typer.Option(help="A model to run here: a folder, or a name on the hub.")] = None,
-    engine: Annotated[
-        Literal["transformers", "vllm"], typer.Option(help="What runs the model; vllm starts a server of its own.")
-    ] = "transformers",
-    endpoint: Annotated[str | None, typer.Option(help="URL of a server, e.g. http://localhost:8000/v1.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model on the server.")] = None,
+    model: ModelPath = None,
+    engine: Engine = "transformers",
+    endpoint: EndpointURL = None,
+    name: ModelName = None,
     samples: Annotated[
         int | None,
         typer.Option("--samples", "-n", min=1, help="Number of samples, from the first; the whole split by default."),
@@ -99,17 +66,15 @@ def command(
     thinking: Annotated[
         Thinking | None, typer.Option(help="Whether completions must think; the mix's own mode by default.")
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0: the most likely token.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a completion in tokens.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling of completions.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="transformers: batch size.")] = 32,
-    concurrency: Annotated[int, typer.Option(min=1, help="vllm, endpoint: number of concurrent requests.")] = 16,
-    retries: Annotated[int, typer.Option(min=0, help="endpoint: maximum number of retries of a request.")] = 6,
-    timeout: Annotated[float, typer.Option(min=1, help="endpoint: time limit of a request in seconds.")] = 600.0,
-    body: Annotated[str, typer.Option(help="endpoint: extra JSON merged into each request body.")] = "{}",
-    template: Annotated[
-        str, typer.Option(help="transformers, vllm: arguments of the model's chat template, as JSON.")
-    ] = "{}",
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 2048,
+    seed: SamplingSeed = 0,
+    batch: Batch = 32,
+    concurrency: Concurrency = 16,
+    retries: Retries = 6,
+    timeout: Timeout = 600.0,
+    body: Body = "{}",
+    template: Template = "{}",
     as_json: AsJson = False,
 ) -> None:
     loaded = load_mix(mix, split=split, thinking=thinking)
