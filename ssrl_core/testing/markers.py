@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -13,10 +13,10 @@ from ..drawing import draw_marker
 LABELS = "123456789ABCDEFGH"
 
 
-def read_markers(
+def find_markers(
     picture: np.ndarray, rgb: np.ndarray, *, radius: int, labels: Iterable[str] = LABELS
-) -> dict[str, tuple[int, int]]:
-    """Label -> centre (x, y) in pixels of every marker with a whole ring and tag.
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The label of every marker with a whole ring and tag, and its centre (x, y) in pixels.
 
     Args:
         picture: uint8, h x w x 3, with the markers.
@@ -25,7 +25,7 @@ def read_markers(
         labels: that are looked for.
     """
     if picture.shape != rgb.shape or (picture == rgb).all():
-        return {}
+        return
     height, width = rgb.shape[:2]
     canvas = Image.new("RGB", (width, height), (128, 128, 128))
     draw_marker(canvas, "1", centre=(width // 2, height // 2), radius=radius)
@@ -37,12 +37,10 @@ def read_markers(
         kernel = (sides == ink).all(axis=2).astype(np.uint8)
         if kernel.any():
             here &= cv2.erode((picture == ink).all(axis=2).astype(np.uint8), kernel)
-    found = {}
     for y, x in np.argwhere(here).tolist():
         for label in labels:
             if _drawn_there(picture, rgb, label, (x, y), radius):
-                found[label] = x, y
-    return found
+                yield label, (x, y)
 
 
 def _drawn_there(picture: np.ndarray, rgb: np.ndarray, label: str, centre: tuple[int, int], radius: int) -> bool:

@@ -31,7 +31,7 @@ from ..types import Intrinsics, Recipe, Sample, SourceImage
 from .cache import load, save
 from .comparisons import Form, Seen, grids_of, values_of
 from .features import Features, measure
-from .markers import read_markers
+from .markers import find_markers
 
 POOL_SIZE = 64
 POOL_PIXELS = 640
@@ -228,9 +228,8 @@ def _seen(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Seen:
     pictures = [np.asarray(image) for image in made.sample.images]
     marks: Mapping[str, Sequence[float]] = {}
     if f"{RELATIONS}marks" in groups:
-        marks = made.sample.params.get("marks") or read_markers(
-            pictures[0], made.source.rgb, radius=region_radius(made.source)
-        )
+        drawn = find_markers(pictures[0], made.source.rgb, radius=region_radius(made.source))
+        marks = made.sample.params.get("marks") or dict(drawn)
     height, width = pictures[0].shape[:2]
     places = {str(label): (x / width, y / height) for label, (x, y) in marks.items()}
     return Seen(pictures, grids_of(made.sample.truth, answers) if len(pictures) < 3 else (), places)

@@ -125,11 +125,6 @@ def item_classifiers(
         yield name, found
 
 
-def guess_accuracy(features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int) -> float:
-    """The accuracy of the better of the two ``classifiers``."""
-    return max(float(right.mean()) for right, _ in classifiers(features, targets, groups, seed=seed))
-
-
 def classifiers(
     features: np.ndarray, targets: Sequence[str], groups: Sequence[str], *, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:

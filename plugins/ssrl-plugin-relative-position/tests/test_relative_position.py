@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import chisquare
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -24,11 +23,11 @@ from ssrl_plugin_relative_position import WORDINGS
 from ssrl_source_rooms import SyntheticSource
 
 from ssrl_core import Intrinsics, Sample, SourceImage, SourceRejected
-from ssrl_core.drawing import draw_marker
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import smooth_regions
 from ssrl_core.sources import to_working_size
 from ssrl_core.testing import PretextTaskTests
+from ssrl_core.testing.markers import find_markers
 
 TASK = load_task("relative_position")
 LEVELS = ("1", "2", "3", "paper")
@@ -101,39 +100,16 @@ def make(
 
 
 def read_markers(picture: np.ndarray, rgb: np.ndarray, *, labels: str) -> dict[str, np.ndarray]:
-    """What each numbered ring encloses, as masks, by where the picture has a whole ring with its tag.
-
-    A ring encloses 2% of the longer side to each side of its centre.
-    """
-    height, width = rgb.shape[:2]
-    radius = max(3, round(0.02 * max(height, width)))
-    canvas = Image.new("RGB", (width, height), (128, 128, 128))
-    draw_marker(canvas, "1", centre=(width // 2, height // 2), radius=radius)
-    # The sides of a ring, which no tag touches, in black and in white.
-    sides = np.asarray(canvas)[height // 2 - radius // 2 :][: 2 * (radius // 2) + 1, width // 2 - 2 * radius - 9 :]
-    sides = sides[:, : 4 * radius + 19]
-    here = [
-        cv2.erode((picture == ink).all(axis=2).astype(np.uint8), (sides == ink).all(axis=2).astype(np.uint8))
-        for ink in (0, 255)
-    ]
-    v, u = np.mgrid[:height, :width]
-    found = {}
-    for y, x in np.argwhere(here[0] & here[1]).tolist():
-        label = next((label for label in labels if drawn_there(picture, rgb, label, (x, y), radius)), None)
-        if label is not None:
-            region = np.hypot(u - x, v - y) <= radius
-            assert label not in found
-            assert (picture[region] == rgb[region]).all(), "a marker hides its region"
-            found[label] = region
+    """What each numbered ring encloses, as masks: 2% of the longer side to each side of its centre."""
+    radius = max(3, round(0.02 * max(rgb.shape)))
+    v, u = np.mgrid[: rgb.shape[0], : rgb.shape[1]]
+    found: dict[str, np.ndarray] = {}
+    for label, (x, y) in find_markers(picture, rgb, radius=radius, labels=labels):
+        region = np.hypot(u - x, v - y) <= radius
+        assert label not in found
+        assert (picture[region] == rgb[region]).all(), "a marker hides its region"
+        found[label] = region
     return found
-
-
-def drawn_there(picture: np.ndarray, rgb: np.ndarray, label: str, centre: tuple[int, int], radius: int) -> bool:
-    """Whether the picture has exactly that marker at that place."""
-    drawn = Image.fromarray(rgb)
-    draw_marker(drawn, label, centre=centre, radius=radius)
-    mine = (np.asarray(drawn) != rgb).any(axis=2)
-    return bool((np.asarray(drawn)[mine] == picture[mine]).all())
 
 
 def looks_uniform(values: Sequence[str], space: Sequence[str]) -> bool:
