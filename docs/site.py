@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -63,8 +62,7 @@ def options() -> str:
     from ssrl_core.cli import app
 
     lines = ["# All options", "", "What `ssrl COMMAND --help` prints."]
-    group = typer.main.get_command(app())
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    group: Any = typer.main.get_command(app())
     for name, command in sorted(group.commands.items()):
         lines += ["", f"## ssrl {name}", "", command.get_short_help_str(limit=200) or "", ""]
         lines += ["| parameter | |", "|---|---|"]
