@@ -18,8 +18,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import SourceError, SourceRejected, SSRLError
-from .hookspecs import API_VERSION, SourcePlugin, TaskPlugin, hookimpl
-from .types import ImageSource, Intrinsics, Level, Recipe, Sample, SourceImage, TaskInfo, Verdict
+from .hookspecs import API_VERSION, FramesTaskPlugin, SourcePlugin, TaskPlugin, hookimpl
+from .types import (
+    FrameSource,
+    ImageSource,
+    Intrinsics,
+    Level,
+    Recipe,
+    Sample,
+    SourceFrames,
+    SourceImage,
+    TaskInfo,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from .mix import Mix, load_mix
@@ -33,6 +44,8 @@ __version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "Example",
+    "FrameSource",
+    "FramesTaskPlugin",
     "ImageSource",
     "Intrinsics",
     "Key",
@@ -43,6 +56,7 @@ __all__ = [
     "SSRLError",
     "Sample",
     "SourceError",
+    "SourceFrames",
     "SourceImage",
     "SourcePlugin",
     "SourceRejected",

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .options import Options
-    from .types import ImageSource, Sample, SourceImage, TaskInfo
+    from .types import ImageSource, Sample, SourceFrames, SourceImage, TaskInfo
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Version (major, minor) of the hooks and of all modules that plugins import. The minor number rises with an addition,
 the major number with a change or removal."""
 
@@ -48,8 +48,10 @@ def ssrl_task_info() -> TaskInfo:
 
 
 @hookspec(firstresult=True)
-def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: str, options: Options) -> Sample:
-    """One sample made from one image.
+def ssrl_generate_sample(
+    source: SourceImage | SourceFrames, rng: np.random.Generator, level: str, options: Options
+) -> Sample:
+    """One sample made from one image, or from the frames of one scene.
 
     A pure function of its arguments: no global random state, clock, environment or file; every random decision draws
     from ``rng``. After a rejection the next image comes with a fresh copy of the same ``rng``. Draw the truth first,
@@ -57,7 +59,8 @@ def ssrl_generate_sample(source: SourceImage, rng: np.random.Generator, level: s
     answer space of the level.
 
     Args:
-        source: the image at its working size, read-only; with depth if the task's info says that it needs depth.
+        source: the image at its working size, read-only; with depth if the task's info says that it needs depth. For a
+            task that takes views or a clip: their frames, all of which have the same crop.
         rng: of this sample.
         level: one of the levels of the task's info.
         options: an instance of the task's options model.
@@ -108,6 +111,17 @@ class TaskPlugin(Protocol):
     def ssrl_task_info(self) -> TaskInfo: ...
     def ssrl_generate_sample(
         self, *, source: SourceImage, rng: np.random.Generator, level: str, options: Any
+    ) -> Sample: ...
+    def ssrl_format_prompt(self, *, sample: Sample) -> str: ...
+    def ssrl_verify_answer(self, *, answer: str, truth: str, params: Mapping[str, Any]) -> float: ...
+
+
+class FramesTaskPlugin(Protocol):
+    """The type of a task plugin that takes views or a clip; see ``TaskPlugin``."""
+
+    def ssrl_task_info(self) -> TaskInfo: ...
+    def ssrl_generate_sample(
+        self, *, source: SourceFrames, rng: np.random.Generator, level: str, options: Any
     ) -> Sample: ...
     def ssrl_format_prompt(self, *, sample: Sample) -> str: ...
     def ssrl_verify_answer(self, *, answer: str, truth: str, params: Mapping[str, Any]) -> float: ...

@@ -28,7 +28,7 @@ from .files import is_temporary, written_whole
 from .mix import Mix
 from .plugins.installed import SOURCES, WRAPPERS, find
 from .sources import open_source
-from .types import READING
+from .types import READING, FrameSource, ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def plan_of_mix(mix: Mix, *, exclude: Mapping[str, Any] | None = None) -> dict[s
         "tasks": {name: task.info.version for name, task in mix.tasks.items()},
         "reading": READING,
         "versions": versions(mix),
-        "sources": {uri: _images(uri) for uri in mix.config.sources},
+        "sources": {uri: _images(open_source(uri)) | _scenes(mix, uri) for uri in mix.config.sources},
     }
 
 
@@ -171,9 +171,15 @@ def versions(mix: Mix) -> dict[str, str]:
     }
 
 
-def _images(uri: str) -> dict[str, Any]:
+def _scenes(mix: Mix, uri: str) -> dict[str, Any]:
+    """``frames``: as ``_images``, of the scenes or clips that a task of the mix draws from; empty if none does."""
+    if all(task.info.takes == "image" or mix.config.source_of(name) != uri for name, task in mix.tasks.items()):
+        return {}
+    return {"frames": _images(open_source(uri).frames)}  # type: ignore[attr-defined]
+
+
+def _images(source: ImageSource | FrameSource) -> dict[str, Any]:
     """The number of images of a source, and a digest: its own, see ``ImageSource``, or one of the ids of the images."""
-    source = open_source(uri)
     count, digest = len(source), None
     if hasattr(source, "digest"):
         digest = source.digest()

@@ -22,8 +22,9 @@ from .errors import PluginError, PluginFailed, SourceError, SourceRejected, SSRL
 from .plugins import Task, load_task
 from .plugins.timelimit import TimeLimitExceeded, TooManyStuck, call_within
 from .seeding import generator
-from .sources import load_image, open_source, to_working_size
-from .types import READING, Recipe, Sample, SourceImage
+from .sources import open_source
+from .sources.scenes import Frames, load_for
+from .types import READING, Recipe, Sample, SourceFrames, SourceImage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,14 +89,13 @@ def render(recipe: Recipe) -> Sample:
     return generate(task, recipe, image_of(task, recipe))
 
 
-def image_of(task: Task, recipe: Recipe) -> SourceImage:
-    """The image of a recipe at its working size. An exception of a third-party source becomes PluginFailed."""
+def image_of(task: Task, recipe: Recipe) -> SourceImage | SourceFrames:
+    """The image of a recipe at its working size, or its frames. An exception of a source becomes PluginFailed."""
     crop = generator(
         recipe.seed, stream=stream(recipe.task, recipe.split, "crop"), index=recipe.index, attempt=recipe.attempt
     )
     try:
-        image = load_image(open_source(recipe.source), recipe.image_id, depth=task.info.needs_depth)
-        return to_working_size(image, recipe.size, rng=crop)
+        return load_for(task.info, open_source(recipe.source), recipe.image_id, recipe.size, rng=crop)
     except (SourceRejected, SSRLError):
         raise
     except Exception as err:
@@ -104,11 +104,14 @@ def image_of(task: Task, recipe: Recipe) -> SourceImage:
         ) from err
 
 
+Load = Callable[[Task, Recipe], SourceImage | SourceFrames]
+
+
 def find_sample(
     task: Task,
     recipe_of: Callable[[int], Recipe],
     *,
-    load: Callable[[Task, Recipe], SourceImage] = image_of,
+    load: Load = image_of,
     rejections: Counter[str] | None = None,
     max_failures: int = MAX_FAILURES,
 ) -> Example:
@@ -117,7 +120,7 @@ def find_sample(
     Args:
         task: makes the sample.
         recipe_of: the recipe of an attempt, counted from 0; each attempt names another image.
-        load: the image of a recipe at its working size.
+        load: the image of a recipe at its working size, or its frames.
         rejections: counts the images that were not used, by reason.
         max_failures: images on which the plugin may fail before that is an error.
 
@@ -157,7 +160,7 @@ class _Refusal(NamedTuple):
     failure: PluginFailed | None = None
 
 
-def _attempt(task: Task, recipe: Recipe, load: Callable[[Task, Recipe], SourceImage]) -> Example | _Refusal:
+def _attempt(task: Task, recipe: Recipe, load: Load) -> Example | _Refusal:
     try:
         example: Example = call_within(
             SAMPLE_LIMIT, partial(_example, task, recipe, load), owner=f"{task.name}: samples"
@@ -179,14 +182,16 @@ def _attempt(task: Task, recipe: Recipe, load: Callable[[Task, Recipe], SourceIm
     return example
 
 
-def _example(task: Task, recipe: Recipe, load: Callable[[Task, Recipe], SourceImage]) -> Example:
+def _example(task: Task, recipe: Recipe, load: Load) -> Example:
     image = load(task, recipe)
     start = time.thread_time()
     sample = generate(task, recipe, image)
-    return Example(recipe, sample, task.format_prompt(sample), time.thread_time() - start)
+    prompt = task.format_prompt(sample)
+    reading = image.read.seconds if isinstance(image, SourceFrames) and isinstance(image.read, Frames) else 0.0
+    return Example(recipe, sample, prompt, time.thread_time() - start - reading)
 
 
-def generate(task: Task, recipe: Recipe, image: SourceImage) -> Sample:
+def generate(task: Task, recipe: Recipe, image: SourceImage | SourceFrames) -> Sample:
     """The sample that a task makes of an image for a recipe; see ``ssrl_generate_sample``."""
     # The stream does not depend on the attempt. What a task draws first, its truth, is then the same for every image.
     rng = generator(recipe.seed, stream=stream(recipe.task, recipe.split, "task"), index=recipe.index)

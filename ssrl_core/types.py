@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,10 @@ class Level:
     answers: tuple[str, ...] | None = None
 
 
+Takes = Literal["image", "views", "clip"]
+"""What a task makes a sample of: one image, several views of a scene, or a clip of frames in the order of time."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
     """Facts about a task that do not depend on the name under which it is installed.
@@ -41,6 +45,8 @@ class TaskInfo:
         options: the pydantic model of the task's options; None if there are none.
         known_failures: criterion of the conformance kit that the task does not meet by design -> reason, for all levels
             (``"leaks.seams"``) or for one (``"leaks.seams@2"``).
+        takes: what ``ssrl_generate_sample`` receives: a SourceImage for ``"image"``, else a SourceFrames.
+        needs_pose: whether the pose of every frame must be known.
     """
 
     version: str
@@ -49,6 +55,8 @@ class TaskInfo:
     needs_depth: bool = False
     options: type[Options] | None = None
     known_failures: Mapping[str, str] = field(default_factory=dict)
+    takes: Takes = "image"
+    needs_pose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +92,39 @@ class SourceImage:
     intrinsics: Intrinsics | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceFrames:
+    """Unlabelled frames of one scene: views, or a clip in the order of time. Frames are read when they are asked for.
+
+    Attributes:
+        id: unique and stable within its source.
+        count: number of frames.
+        read: function from positions in 0 .. count - 1 to the images at these positions, in the same order. A frame
+            that was read stays in memory as long as this object. Raises SourceRejected if a frame cannot be used, or
+            if a cut lies between two of the frames of a clip.
+        times: float64, count, seconds, increasing; None if unknown.
+        poses: float64, count x 4 x 4, camera to world in metres, the camera's axes pointing right, down and forward;
+            NaN where unknown; None if there are none.
+    """
+
+    id: str
+    count: int
+    read: Callable[[Sequence[int]], Sequence[SourceImage]]
+    times: np.ndarray | None = None
+    poses: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+
 class ImageSource(Protocol):
     """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
 
     Two methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth. ``digest()`` returns a
     text that changes when an image changes; without it, resumed work cannot notice changed pixels.
+
+    A source whose images are frames of scenes or clips has an attribute ``frames``, a FrameSource. If it has nothing
+    else, ``len`` of the source is 0.
     """
 
     has_depth: bool
@@ -101,6 +137,32 @@ class ImageSource(Protocol):
 
     def load(self, image_id: str) -> SourceImage:
         """One image. Raises SourceRejected if it cannot be used."""
+
+
+class FrameSource(Protocol):
+    """A collection of scenes or clips, by position and by id, as an ImageSource is one of images.
+
+    Two methods are optional: ``digest()`` as for an ImageSource, and ``scene(image_id)``, the name of the place that a
+    clip shows. Clips of one scene are held out together; without the method, each clip is a scene of its own.
+
+    Attributes:
+        has_depth: whether frames have depth.
+        has_pose: whether the poses of frames are known.
+        in_order: whether frames are in the order of time and close enough in time to be a clip.
+    """
+
+    has_depth: bool
+    has_pose: bool
+    in_order: bool
+
+    def __len__(self) -> int:
+        """Number of scenes or clips."""
+
+    def image_id(self, position: int) -> str:
+        """The id of the scene or clip at 0 <= position < len(self); reads no frame."""
+
+    def load(self, image_id: str, *, depth: bool) -> SourceFrames:
+        """One scene or clip, with depth if it is asked for. Raises SourceRejected if it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

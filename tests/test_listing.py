@@ -29,12 +29,14 @@ def test_a_row_has_the_facts_of_the_task(install_toy):
         "version": "1",
         "summary": "s",
         "levels": {"0": 0.125, "1": 0.5},
+        "takes": "image",
         "needs_depth": True,
+        "needs_pose": False,
         "api": "1.0",
     }
     header, line = table_of_tasks([row]).splitlines()
-    assert header.split() == ["task", "version", "distribution", "levels", "chance", "depth", "API", "health"]
-    assert line.split() == ["toy", "1", "ssrl-plugin-toy", "1.2", "0", "1", "12.5%", "yes", "1.0", "ok"]
+    assert header.split() == ["task", "version", "distribution", "levels", "chance", "needs", "API", "health"]
+    assert line.split() == ["toy", "1", "ssrl-plugin-toy", "1.2", "0", "1", "12.5%", "depth", "1.0", "ok"]
 
 
 def test_a_chance_that_is_not_a_number_makes_the_plugin_broken(install_toy):

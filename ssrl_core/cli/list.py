@@ -28,7 +28,8 @@ def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
     Returns:
         Rows of ``task``, ``distribution``, ``distribution_version``, ``state`` (``ok``, ``broken``, ``duplicate`` or
         ``not allowed``), ``health`` (``ok`` or what is wrong), ``version``, ``summary``, ``levels`` (name -> chance),
-        ``needs_depth`` and ``api`` (version of the hooks). The last five are None unless the state is ``ok``.
+        ``takes``, ``needs_depth``, ``needs_pose`` (see TaskInfo) and ``api`` (version of the hooks). The last seven
+        are None unless the state is ``ok``.
     """
     patterns = allowed_patterns()
     rows = []
@@ -41,7 +42,7 @@ def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
                 "distribution_version": plugin.version,
                 "state": "ok",
                 "health": "ok",
-                **dict.fromkeys(("version", "summary", "levels", "needs_depth", "api")),
+                **dict.fromkeys(("version", "summary", "levels", "takes", "needs_depth", "needs_pose", "api")),
             }
             if plugin in rivals and len(rivals) > 1:
                 row |= {"state": "duplicate", "health": claimed_twice(rivals)}
@@ -55,8 +56,14 @@ def table_of_tasks(rows: list[dict[str, Any]]) -> str:
     """The rows of ``list_tasks`` as a table, with the chance of each task's first level."""
     if not rows:
         return "No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches"
-    header = ("task", "version", "distribution", "levels", "chance", "depth", "API", "health")
+    header = ("task", "version", "distribution", "levels", "chance", "needs", "API", "health")
     return table([header, *map(_cells, rows)])
+
+
+def needs_in_words(facts: Mapping[str, Any]) -> str:
+    """What a task needs of a source: ``colour``, or besides colour ``views, depth, poses``."""
+    kind = [] if facts["takes"] == "image" else [facts["takes"]]
+    return ", ".join(kind + ["depth"] * facts["needs_depth"] + ["poses"] * facts["needs_pose"]) or "colour"
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -64,7 +71,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     facts: tuple[str, ...] = ("-",) * 5
     if row["levels"]:
         chance = f"{100 * next(iter(row['levels'].values())):.3g}%"
-        facts = (row["version"], " ".join(row["levels"]), chance, "yes" if row["needs_depth"] else "no", row["api"])
+        facts = (row["version"], " ".join(row["levels"]), chance, needs_in_words(row), row["api"])
     version, *others = facts
     return (row["task"], version, f"{row['distribution']} {row['distribution_version']}", *others, health)
 
@@ -87,7 +94,9 @@ def _examine(plugin: InstalledPlugin, patterns: tuple[str, ...], *, limit: float
         "version": task.info.version,
         "summary": task.info.summary,
         "levels": levels,
+        "takes": task.info.takes,
         "needs_depth": task.info.needs_depth,
+        "needs_pose": task.info.needs_pose,
         "api": task.api_version,
     }
 

@@ -21,6 +21,7 @@ from ..mix import Example, single_task_mix
 from ..options import Options
 from ..pages import image_names
 from ..plugins import Task, load_task
+from .list import needs_in_words
 from .terminal import AsJson, show
 
 PICTURE_SIZE = 224
@@ -47,7 +48,9 @@ def describe_task(task: Task, *, size: int | None = None) -> dict[str, Any]:
         "version": info.version,
         "api": task.api_version,
         "summary": info.summary,
+        "takes": info.takes,
         "needs_depth": info.needs_depth,
+        "needs_pose": info.needs_pose,
         "levels": {name: {"summary": level.summary, "chance": level.chance} for name, level in info.levels.items()},
         "options": options_of(task.options_model),
         "wordings": wordings_of(task),
@@ -127,7 +130,7 @@ def text_of_task(facts: Mapping[str, Any]) -> str:
         f"{facts['task']}: {facts['summary']}",
         f"  from {facts['distribution']} {facts['distribution_version']}, "
         f"task version {facts['version']}, hooks {facts['api']}",
-        f"  needs depth: {'yes' if facts['needs_depth'] else 'no'}",
+        f"  needs: {needs_in_words(facts)}",
         "levels:",
         *(f"  {name:8} chance {lv['chance']:.3g}  {lv['summary']}" for name, lv in facts["levels"].items()),
         "options:" + ("" if facts["options"] else " none"),

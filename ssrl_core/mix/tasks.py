@@ -23,7 +23,8 @@ from ..plugins.installed import SOURCES, WRAPPERS, check_allowed, find
 from ..sample import Example, find_sample, stream
 from ..seeding import generator
 from ..sources import Split, open_source
-from ..types import ImageSource, Recipe
+from ..sources.scenes import collection, lacking
+from ..types import FrameSource, ImageSource, Recipe
 from .file import Levels, MixConfig, Where, explain
 from .include import Keys
 from .schedule import SplitName, Stage
@@ -59,7 +60,7 @@ class BoundTask:
         options: the options that differ from their defaults.
         shares: index of a stage -> levels and their shares. A stage in which the task has weight 0 is missing.
         source_uri: URI of ``source``.
-        source: the image source.
+        source: the image source, or its scenes and clips if the task takes these.
         images: the part of ``source`` that this split draws from.
         instruction: tells the model how to present its answer; appended to every prompt.
         rejections: reason -> number of images that ``make`` has rejected so far; a failure of the plugin is a reason.
@@ -72,7 +73,7 @@ class BoundTask:
     options: Mapping[str, Any]
     shares: Mapping[int, LevelShares]
     source_uri: str
-    source: ImageSource
+    source: ImageSource | FrameSource
     images: Split
     instruction: str
     rejections: Counter[str] = field(default_factory=Counter)
@@ -138,7 +139,7 @@ def bind_task(
 
     Raises:
         MixError: the mix names a level or an option that the task does not have, gives an option an invalid value,
-            names no level, or gives a task that needs depth a source without depth.
+            names no level, or gives a task a source that has not what the task needs.
         PluginError: the task is not installed or not allowed, or its plugin is broken.
         SourceError: its source cannot be opened.
     """
@@ -157,15 +158,13 @@ def bind_task(
         below = ("tasks", name, "options")
         raise MixError(explain(err, where, task.options_model, content=own.options, below=below)) from err
     try:
-        source = open_source(uri)
+        opened = open_source(uri)
+        if missing := lacking(task.info, opened):
+            raise MixError(f"{where('tasks', name)}: the source {uri!r} has not what this task needs: {missing}")
+        source = collection(task.info, opened)
         images = Split(source, split, fraction=config.heldout.fraction)
     except SourceError as err:
         raise SourceError(f"{where('tasks', name)}: {err}") from err
-    if task.info.needs_depth and not source.has_depth:
-        raise MixError(
-            f"{where('tasks', name)}: this task needs depth, and the source {uri!r} has none. Give the task a source "
-            f"with depth, for example\n  {name}: {{source: 'rgbd:PATH'}}   or   {{source: 'synthetic:'}}"
-        )
     return BoundTask(
         task=task,
         split=split,

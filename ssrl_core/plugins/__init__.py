@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pluggy
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..options import Options
-    from ..types import Sample, SourceImage, TaskInfo
+    from ..types import Sample, SourceFrames, SourceImage, TaskInfo
 
 __all__ = ["SOURCES", "TASKS", "WRAPPERS", "InstalledPlugin", "Task", "bind", "find", "installed", "load_task"]
 
@@ -85,7 +85,9 @@ class Task:
 
         return self.info.options or Options
 
-    def generate_sample(self, source: SourceImage, *, rng: np.random.Generator, level: str, options: Options) -> Sample:
+    def generate_sample(
+        self, source: SourceImage | SourceFrames, *, rng: np.random.Generator, level: str, options: Options
+    ) -> Sample:
         """One sample; see ``ssrl_generate_sample``. Raises SourceRejected or PluginFailed."""
         from PIL import Image
 
@@ -96,6 +98,8 @@ class Task:
         except SourceRejected as rejected:
             # The traceback would keep the arrays of the attempt alive until garbage collection.
             raise rejected.with_traceback(None) from None
+        except PluginFailed:  # of the source that reads the frames
+            raise
         except _FAILURE as err:
             what = f"{_raised(err)}, on image {source.id!r} at level {level!r}"
             raise self._failed("ssrl_generate_sample", what) from err
@@ -256,7 +260,7 @@ def _declared_api(plugin: InstalledPlugin) -> str:
 
 def _fault_of(info: object) -> str | None:
     """The mistake in the value that ``ssrl_task_info`` returned; None if there is none."""
-    from ..types import Level, TaskInfo
+    from ..types import Level, Takes, TaskInfo
 
     if not isinstance(info, TaskInfo) or not isinstance(info.levels, Mapping) or not info.levels:
         return "must return a TaskInfo with levels"
@@ -264,6 +268,8 @@ def _fault_of(info: object) -> str | None:
         return "must return version and names of levels as text"
     if not all(isinstance(level, Level) for level in info.levels.values()):
         return "must return levels of type Level"
+    if info.takes not in get_args(Takes):
+        return f"must return one of {', '.join(get_args(Takes))} for takes"
     if info.options is not None:
         from ..options import Options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from ..errors import SourceError, SourceRejected, UnknownPlugin
 from ..plugins import load_source_hooks
 from ..seeding import stable_hash
-from ..types import ImageSource, SourceImage
+from ..types import FrameSource, ImageSource, SourceImage
 from ..yamlfile import control_characters
 from .store import is_remote
 
@@ -83,11 +84,12 @@ class Split:
 
     An image is held out if the 64-bit hash of its id, divided by 2**64, is below ``fraction``. The two sets have no
     image in common. They depend on the ids alone, not on a seed, so an image stays in its set when others are added.
+    A FrameSource is split by its scenes: the hash is that of a scene's name.
     Few images are an exception. If no image would be held out, the one with the lowest hash is; if all would be, the
     one with the highest hash is used for training. Such an image may change sets when others are added.
 
     Args:
-        source: the source of the images.
+        source: the source of the images, or of scenes and clips.
         part: name of the split. ``"train"`` uses the training images; every other split (``"validation"``,
             ``"heldout"``) uses the held-out images.
         fraction: share of the images that is held out, in [0, 1].
@@ -96,7 +98,8 @@ class Split:
         SourceError: the source or the set has no images.
     """
 
-    def __init__(self, source: ImageSource, part: str, *, fraction: float) -> None:
+    def __init__(self, source: ImageSource | FrameSource, part: str, *, fraction: float) -> None:
+        self._scene: Callable[[str], str] = getattr(source, "scene", str)
         self._source, self._heldout, self._limit = source, part != "train", fraction * 2**64
         self._positions: np.ndarray | None = None
         if not len(source):
@@ -122,26 +125,27 @@ class Split:
             return self._source.image_id(int(self._positions[rng.integers(len(self._positions))]))
         while True:
             image_id = self._source.image_id(int(rng.integers(len(self._source))))
-            if (stable_hash(image_id) < self._limit) == self._heldout:
+            if (stable_hash(self._scene(image_id)) < self._limit) == self._heldout:
                 return image_id
 
 
-_cached_parts: list[tuple[ImageSource, float, tuple[np.ndarray, np.ndarray]]] = []
+_cached_parts: list[tuple[ImageSource | FrameSource, float, tuple[np.ndarray, np.ndarray]]] = []
 
 
-def _parts(source: ImageSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _parts(source: ImageSource | FrameSource, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the training images and of the held-out images. All tasks and splits of a mix share the result."""
     for known, known_fraction, parts in _cached_parts:
         if known is source and known_fraction == fraction:
             return parts
     count = len(source)
     # Without the cache of stable_hash, which a million ids would only fill.
-    hashes = np.fromiter((stable_hash.__wrapped__(source.image_id(k)) for k in range(count)), np.uint64, count)
+    scene: Callable[[str], str] = getattr(source, "scene", str)
+    hashes = np.fromiter((stable_hash.__wrapped__(scene(source.image_id(k))) for k in range(count)), np.uint64, count)
     heldout = hashes.astype(np.float64) < fraction * 2**64
     if count > 1 and 0 < fraction < 1:
-        heldout[np.argmin(hashes)] = True
+        heldout[hashes == hashes.min()] = True
         if heldout.all():
-            heldout[np.argmax(hashes)] = False
+            heldout[hashes == hashes.max()] = False
     train, held = (np.flatnonzero(part).astype(np.uint32) for part in (~heldout, heldout))
     _cached_parts.append((source, fraction, (train, held)))
     del _cached_parts[:-16]  # a process rarely uses more sources

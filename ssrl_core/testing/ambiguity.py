@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import SourceRejected
 from .criteria import Family, NotRun, Trial
-from .images import hard_images
+from .images import hard_for
 from .report import CASES, Case, Outcome
 from .samples import make_on
 
@@ -72,9 +72,8 @@ def twins(trial: Trial) -> Outcome:
 def lookalikes(trial: Trial) -> Outcome:
     """Compares all pairs of samples of one image with the same prompt and different truths, also on hard images."""
     least, what, pairs = 255.0, "", 0
-    hard = hard_images(trial.plan.size, depth=trial.task.info.needs_depth)
     pool = [(f"image {made.source.id!r}", made.source) for made in trial.few[:4]]
-    for name, image in [*pool, *((image.id, image) for image in hard)]:
+    for name, image in [*pool, *((image.id, image) for image in hard_for(trial.task.info, trial.plan.size))]:
         seen: dict[tuple[object, ...], list[tuple[np.ndarray, str]]] = {}
         for number in range(TRIES):
             try:

@@ -11,11 +11,11 @@ from typing import Any
 
 from ..answers import normalize
 from ..plugins import Task
-from ..types import Level, Sample, SourceImage
+from ..types import Level, Sample
 from .report import Outcome
 from .samples import Made, Plan, Row, digest
 
-Solve = Callable[[SourceImage, Sample], Iterable[str]]
+Solve = Callable[[Any, Sample], Iterable[str]]
 SolveSeen = Callable[[Sample], str]
 Variants = Callable[[str], Iterable[str]]
 

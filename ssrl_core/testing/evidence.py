@@ -10,10 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import SourceRejected, SSRLError
 from ..plugins import load_task
+from ..sources.scenes import Frames
+from ..types import SourceFrames, SourceImage
 from .images import hard_image
 from .report import Case, Check, Report
 from .samples import Made, Plan, make, make_on
@@ -53,7 +56,8 @@ def _write(place: Path, name: str, report: Report, check: Check, case: Case, opt
     plan = Plan(report.task, level, dict(options), report.source, report.size, report.seed)
     if case.oriented:
         plan = plan.as_oriented()
-    image = hard_image(case.image, plan.size, depth=load_task(report.task).info.needs_depth) if case.image else None
+    info = load_task(report.task).info
+    image = hard_image(case.image, plan.size, info) if case.image else None
     facts: dict[str, Any] = {"criterion": check.id, "measured": check.measured, **asdict(case), "plan": asdict(plan)}
     call = "make_on(plan, hard_image(...), index)" if image else "make(plan, index)"
     facts["again"] = f"ssrl_core.testing.samples.{call}"
@@ -66,8 +70,16 @@ def _write(place: Path, name: str, report: Report, check: Check, case: Case, opt
         picture(made, f"{check.id}: {case.note}", case.pictures).save(place / f"{name}.png")
         image = made.source
     if image is not None:
-        Image.fromarray(image.rgb).save(place / f"{name}-source.png")
+        Image.fromarray(_source(image)).save(place / f"{name}-source.png")
     (place / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")
+
+
+def _source(image: SourceImage | SourceFrames) -> np.ndarray:
+    """The pixels of an image, or side by side those of the frames that a task has read, else of the first ones."""
+    if isinstance(image, SourceImage):
+        return image.rgb
+    known = sorted(image.read.known) if isinstance(image.read, Frames) else range(min(8, len(image)))
+    return np.hstack([frame.rgb for frame in image.read(known)])
 
 
 def picture(made: Made, note: str, marked: tuple[int, ...] = ()) -> Image.Image:

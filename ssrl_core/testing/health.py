@@ -126,7 +126,7 @@ def hard(trial: Trial) -> Outcome:
     """Uses the hard images at the working size, and one of them at 64 and at 2,048 pixels."""
     wrong: list[Case] = []
     made_, declined = 0, 0
-    for name, image in hard_set(trial.plan.size, depth=trial.task.info.needs_depth):
+    for name, image in hard_set(trial.plan.size, trial.task.info):
         for number in range(4):
             try:
                 made = make_on(trial.plan, image, number)

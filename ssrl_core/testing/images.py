@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import radians, tan
 
 import cv2
 import numpy as np
 
-from ..types import Intrinsics, SourceImage
+from ..types import Intrinsics, SourceFrames, SourceImage, TaskInfo
 
 
 def hard_images(size: int, *, depth: bool) -> Iterator[SourceImage]:
@@ -55,22 +56,60 @@ def hard_images(size: int, *, depth: bool) -> Iterator[SourceImage]:
     yield SourceImage("noisy depth", picture, noisy, camera)
 
 
+def hard_scenes(size: int, *, depth: bool) -> Iterator[SourceFrames]:
+    """Scenes and clips whose ids describe the difficulty: every hard image as a still one, and hard movements.
+
+    Poses are those of a camera that moves to the right, also where the frames do not move.
+    """
+    for image in hard_images(size, depth=depth):
+        yield _scene(f"{image.id} that does not move", [image] * 12)
+    height, width = size * 3 // 4, size
+    wide = _picture(4 * width, height, np.random.default_rng(8))
+    known = next(hard_images(size, depth=depth))
+
+    def pan(name: str, starts: Sequence[int]) -> SourceFrames:
+        frames = [replace(known, rgb=np.ascontiguousarray(wide[:, start : start + width])) for start in starts]
+        return _scene(name, frames)
+
+    steps = [k * width // 8 for k in range(12)]
+    yield pan("a single frame", [0])
+    yield pan("two frames", steps[:2])
+    yield pan("a camera that comes back", [*steps[:6], *steps[5::-1]])
+    yield pan("a cut in the middle", [*[k // 8 for k in steps[:6]], *[2 * width + k // 8 for k in steps[6:]]])
+    yield pan("a camera that hardly moves", [k // 64 for k in steps])
+    unknown = pan("poses that are not known", steps)
+    assert unknown.poses is not None
+    yield replace(unknown, poses=np.full_like(unknown.poses, np.nan))
+
+
+def _scene(name: str, frames: Sequence[SourceImage]) -> SourceFrames:
+    poses = np.tile(np.eye(4), (len(frames), 1, 1))
+    poses[:, 0, 3] = 0.1 * np.arange(len(frames))
+    times = np.arange(len(frames)) / 10
+    return SourceFrames(name, len(frames), lambda positions: [frames[k] for k in positions], times, poses)
+
+
 OTHER_SIZES = (64, 2048)
 """Further sizes in pixels in which one of the hard images is tried."""
 
 
-def hard_set(size: int, *, depth: bool) -> Iterator[tuple[str, SourceImage]]:
-    """Names and images: the hard images of this size, and one of them in ``OTHER_SIZES``."""
-    for image in hard_images(size, depth=depth):
+def hard_set(size: int, info: TaskInfo) -> Iterator[tuple[str, SourceImage | SourceFrames]]:
+    """Names and images, or scenes for a task that takes these: the hard ones of this size, and one in OTHER_SIZES."""
+    for image in hard_for(info, size):
         yield image.id, image
     for other in OTHER_SIZES:
-        sky = next(image for image in hard_images(other, depth=depth) if "sky" in image.id)
+        sky = next(image for image in hard_for(info, other) if "sky" in image.id)
         yield f"{sky.id}, {other} pixels", sky
 
 
-def hard_image(name: str, size: int, *, depth: bool) -> SourceImage:
+def hard_for(info: TaskInfo, size: int) -> Iterator[SourceImage | SourceFrames]:
+    """The hard images, or the hard scenes for a task that takes views or a clip."""
+    return (hard_images if info.takes == "image" else hard_scenes)(size, depth=info.needs_depth)
+
+
+def hard_image(name: str, size: int, info: TaskInfo) -> SourceImage | SourceFrames:
     """The image of this name in ``hard_set``."""
-    return dict(hard_set(size, depth=depth))[name]
+    return dict(hard_set(size, info))[name]
 
 
 def _picture(width: int, height: int, rng: np.random.Generator) -> np.ndarray:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from ..plugins import SOURCES, Task, find
 from ..resume import MAX_LISTED
 from ..sources import open_source
+from ..sources.scenes import collection
 from .reached import NotFollowed, Reference, code_digest
 from .samples import Plan
 
@@ -29,7 +30,7 @@ class Keys:
 
     def __init__(self, task: Task, uri: str) -> None:
         self._task, self._uri = task, uri
-        self._source = open_source(uri)
+        self._source = collection(task.info, open_source(uri))
         self._images = self._source.digest() if hasattr(self._source, "digest") else ""
         self._code = self._code_now()
 
@@ -51,7 +52,7 @@ class Keys:
             return ""
         info = self._task.info
         answers = info.levels[plan.level].answers  # the features of a row depend on them
-        facts = info.version, info.needs_depth, answers, self._images, len(self._source)
+        facts = info.version, info.takes, info.needs_depth, answers, self._images, len(self._source)
         return _digest("rows", replace(plan, images=""), facts, self._code, *_environment())
 
     @property

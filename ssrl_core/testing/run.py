@@ -17,6 +17,7 @@ from ..mix.file import explain
 from ..mix.include import dotted
 from ..plugins import Task, find, load_task
 from ..sources import open_source
+from ..sources.scenes import collection, lacking
 from . import ambiguity, bias, comparisons, contract, determinism, health, leaks, relations, solvable, verifier
 from .cache import default_folder
 from .criteria import Criterion, Family, NotRun, Solve, SolveSeen, Trial, Variants
@@ -270,9 +271,9 @@ def check_task(
 def _check_usable(task: Task, source: str, options: Mapping[str, Any]) -> None:
     """Raise an error if the source or the options do not fit the task."""
     images = open_source(source)
-    if task.info.needs_depth and not images.has_depth:
-        raise SourceError(f"task {task.name!r} needs depth, and the source {source!r} has none; try 'synthetic:'")
-    if not len(images):
+    if missing := lacking(task.info, images):
+        raise SourceError(f"the source {source!r} has not what task {task.name!r} needs: {missing}")
+    if not len(collection(task.info, images)):
         raise SourceError(f"the source {source!r} has no images")
     try:
         task.options_model(**options)

@@ -12,7 +12,8 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,7 +28,8 @@ from ..regions import region_radius
 from ..sample import find_sample, generate, stream
 from ..seeding import generator, stable_hash
 from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
-from ..types import Intrinsics, Recipe, Sample, SourceImage
+from ..sources.scenes import with_frames
+from ..types import FrameSource, ImageSource, Intrinsics, Recipe, Sample, SourceFrames, SourceImage
 from .cache import load, save
 from .comparisons import Form, Seen, grids_of, values_of
 from .features import Features, measure
@@ -72,7 +74,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A sample, its source image at the working size, and its prompt.
+    """A sample, its source image or frames at the working size, and its prompt.
 
     Attributes:
         rejections: reasons of the images that were rejected before this one.
@@ -81,7 +83,7 @@ class Made:
     """
 
     index: int
-    source: SourceImage
+    source: SourceImage | SourceFrames
     sample: Sample
     prompt: str
     rejections: tuple[str, ...]
@@ -122,8 +124,8 @@ def make(plan: Plan, index: int) -> Made:
     task = load_task(plan.task)
     offered: list[Any] = []
 
-    def load(_: Task, recipe: Recipe) -> SourceImage:
-        image = _image(plan, recipe, depth=task.info.needs_depth)
+    def load(_: Task, recipe: Recipe) -> SourceImage | SourceFrames:
+        image = (_image if task.info.takes == "image" else _scene)(plan, recipe, task)
         offered[:] = image, _content(image)
         return image
 
@@ -138,11 +140,11 @@ def make(plan: Plan, index: int) -> Made:
         prompt=example.prompt,
         rejections=tuple(rejections.elements()),
         seconds=example.seconds,
-        untouched=_content(image) == before,
+        untouched=isinstance(image, SourceFrames) or _content(image) == before,
     )
 
 
-def make_on(plan: Plan, image: SourceImage, number: int) -> Made:
+def make_on(plan: Plan, image: SourceImage | SourceFrames, number: int) -> Made:
     """Sample ``number`` of a plan, made of the given image in this thread. Raises SourceRejected or PluginError."""
     task = load_task(plan.task)
     recipe = replace(_recipe(plan, task, number, 0), image_id=image.id)
@@ -169,14 +171,15 @@ def _recipe(plan: Plan, task: Task, index: int, attempt: int) -> Recipe:
 
 def _draw(plan: Plan, index: int, attempt: int) -> tuple[str, np.random.Generator]:
     """The id of the image for an attempt, and the generator that draws its window, orientation and crop."""
-    ids = pool_ids(plan.source, plan.seed)
+    ids = pool_ids(plan.source, plan.seed, scenes=load_task(plan.task).info.takes != "image")
     rng = generator(plan.seed, stream=stream(plan.task, plan.split, "image"), index=index, attempt=attempt)
     return ids[rng.integers(len(ids))], rng
 
 
-def _image(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
+def _image(plan: Plan, recipe: Recipe, task: Task) -> SourceImage:
     """The read-only image of a recipe: from the pool, oriented if the plan says so, as JPEG, at the working size."""
     _, rng = _draw(plan, recipe.index, recipe.attempt)
+    depth = task.info.needs_depth
     picture = pool_image(plan.source, recipe.image_id, seed=plan.seed, depth=depth, shared=plan.images)
     if plan.oriented:
         picture = orient(window(picture, rng=rng), int(rng.integers(8)))
@@ -187,7 +190,25 @@ def _image(plan: Plan, recipe: Recipe, *, depth: bool) -> SourceImage:
     return image
 
 
-def _content(source: SourceImage) -> bytes:
+def _scene(plan: Plan, recipe: Recipe, task: Task) -> SourceFrames:
+    """As ``_image``, for the frames of a scene or clip: all have the same window, orientation and crop."""
+    _, rng = _draw(plan, recipe.index, recipe.attempt)
+    which = int(rng.integers(8)) if plan.oriented else 0
+
+    def change(picture: SourceImage) -> SourceImage:
+        own = deepcopy(rng)
+        if plan.oriented:
+            picture = orient(window(picture, rng=own), which)
+        return to_working_size(as_jpeg(picture), plan.size, rng=own)
+
+    scene = pool_scene(plan.source, recipe.image_id, seed=plan.seed, depth=task.info.needs_depth)
+    poses = scene.poses if scene.poses is None else turned_poses(scene.poses, which)
+    return with_frames(replace(scene, poses=poses), change)
+
+
+def _content(source: SourceImage | SourceFrames) -> bytes:
+    if isinstance(source, SourceFrames):
+        return b""
     content = hashlib.blake2b(source.rgb.tobytes())
     if source.depth is not None:
         content.update(source.depth.tobytes())
@@ -228,11 +249,16 @@ def _seen(made: Made, groups: Sequence[str], answers: Sequence[str]) -> Seen:
     pictures = [np.asarray(image) for image in made.sample.images]
     marks: Mapping[str, Sequence[float]] = {}
     if f"{RELATIONS}marks" in groups:
-        drawn = find_markers(pictures[0], made.source.rgb, radius=region_radius(made.source))
-        marks = made.sample.params.get("marks") or dict(drawn)
+        marks = made.sample.params.get("marks") or dict(_markers(made.source, pictures[0]))
     height, width = pictures[0].shape[:2]
     places = {str(label): (x / width, y / height) for label, (x, y) in marks.items()}
     return Seen(pictures, grids_of(made.sample.truth, answers) if len(pictures) < 3 else (), places)
+
+
+def _markers(source: SourceImage | SourceFrames, picture: np.ndarray) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The markers on a picture, if it is the source image with markers."""
+    if isinstance(source, SourceImage):
+        yield from find_markers(picture, source.rgb, radius=region_radius(source))
 
 
 def digest(sample: Sample, prompt: str = "") -> bytes:
@@ -246,9 +272,10 @@ def digest(sample: Sample, prompt: str = "") -> bytes:
 
 
 @lru_cache(maxsize=8)
-def pool_ids(source: str, seed: int) -> tuple[str, ...]:
-    """The ids of up to ``POOL_SIZE`` random images of the source."""
-    images = open_source(source)
+def pool_ids(source: str, seed: int, *, scenes: bool = False) -> tuple[str, ...]:
+    """The ids of up to ``POOL_SIZE`` random images of the source, or of its scenes and clips."""
+    opened = open_source(source)
+    images: ImageSource | FrameSource = opened.frames if scenes else opened  # type: ignore[attr-defined]
     rng = generator(seed, stream="check/pool", index=0)
     count = min(POOL_SIZE, len(images))
     places = (
@@ -257,6 +284,24 @@ def pool_ids(source: str, seed: int) -> tuple[str, ...]:
         else rng.integers(len(images), size=count)
     )
     return tuple(dict.fromkeys(images.image_id(int(place)) for place in places))
+
+
+@lru_cache(maxsize=8)  # with all frames that were read
+def pool_scene(source: str, image_id: str, *, seed: int, depth: bool) -> SourceFrames:
+    """One scene or clip of the pool, its frames at most ``POOL_PIXELS`` long.
+
+    Raises:
+        SourceRejected: the scene or clip cannot be used.
+    """
+    frames: FrameSource = open_source(source).frames  # type: ignore[attr-defined]
+    rng = generator(seed, stream=f"check/{image_id}", index=0)
+
+    def smaller(image: SourceImage) -> SourceImage:
+        return (
+            image if max(image.rgb.shape[:2]) <= POOL_PIXELS else to_working_size(image, POOL_PIXELS, rng=deepcopy(rng))
+        )
+
+    return with_frames(frames.load(image_id, depth=depth), smaller)
 
 
 @lru_cache(maxsize=2 * POOL_SIZE)
@@ -297,6 +342,21 @@ def window(image: SourceImage, *, rng: np.random.Generator) -> SourceImage:
         depth=None if image.depth is None else np.ascontiguousarray(image.depth[part]),
         intrinsics=k and replace(k, cx=k.cx - left, cy=k.cy - top),
     )
+
+
+def turned_poses(poses: np.ndarray, which: int) -> np.ndarray:
+    """The poses of cameras whose images were all brought into an orientation by ``orient``; the world is mirrored too.
+
+    Args:
+        poses: float64, N x 4 x 4, camera to world.
+        which: orientation, as for ``orient``.
+    """
+    change = np.eye(4)
+    for bit, step in ((1, np.diag((-1.0, 1, 1, 1))), (2, np.diag((1.0, -1, 1, 1))), (4, np.eye(4)[[1, 0, 2, 3]])):
+        if which & bit:
+            change = step @ change
+    turned: np.ndarray = change @ poses @ change.T
+    return turned
 
 
 def orient(image: SourceImage, which: int) -> SourceImage:
