@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,13 +40,14 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The input of the renderer."""
+    """The input of the renderer, and the rectangles of the floor (left, right, near, far) on which things stand."""
 
     shapes: Shapes
     camera: Camera
     room: tuple[float, float, float]
     lighting: Lighting
     look: Look
+    taken: tuple[Rectangle, ...] = ()
 
 
 @dataclass
@@ -79,9 +80,17 @@ class Plan:
     walls: list[Wall]
     style: Style
     taken: list[Rectangle] = field(default_factory=list)
+    around: bool = False  # furnished on all sides, for cameras that move and turn
+
+    @property
+    def shown(self) -> list[Wall]:
+        """The walls that are furnished."""
+        return self.walls if self.around else self.walls[:3]
 
     def sees(self, x: float, y: float, z: float, *, margin: float = 0.04) -> bool:
         """Whether a point projects into the image, regardless of occlusion; ``margin`` is a share of the image."""
+        if self.around:
+            return True
         at = self.camera.axes @ (np.array([x, y, z]) - self.camera.position)
         if at[2] < 0.4:
             return False
@@ -111,16 +120,22 @@ class Plan:
         return True
 
 
-def make_scene(rng: np.random.Generator, *, width: int, height: int) -> Scene:
-    """A furnished room with a camera for an image of ``width`` x ``height`` pixels."""
+def make_scene(rng: np.random.Generator, *, width: int, height: int, around: bool = False) -> Scene:
+    """A furnished room with a camera for an image of ``width`` x ``height`` pixels.
+
+    With ``around`` the camera is in the middle of the room, which is furnished on all sides.
+    """
     style = furniture.make_style(rng)
     plan = _empty_room(rng, style, width=width, height=height)
+    if around:
+        middle = np.array([plan.width * rng.uniform(0.35, 0.65), plan.length * rng.uniform(0.3, 0.6), 1.5])
+        plan.camera, plan.around = replace(plan.camera, position=middle), True
     _surfaces(rng, plan)
     lighting = _light(rng, plan)
     kinds = (_bedroom, _living_room, _study, _kitchen, _dining_room, _store_room)
     kinds[int(rng.integers(len(kinds)))](rng, plan)
     _clutter(rng, plan, count=int(rng.integers(2, 7)))
-    for wall in plan.walls[:3]:
+    for wall in plan.shown:
         _decorate(rng, plan, wall)
     _set_tops(rng, plan)
     warmth = float(rng.normal(0, 0.05))
@@ -131,7 +146,8 @@ def make_scene(rng: np.random.Generator, *, width: int, height: int) -> Scene:
         grain=float(rng.uniform(0.6, 2.2)),
         grain_offset=(int(rng.integers(512)), int(rng.integers(512))),
     )
-    return Scene(plan.shapes, plan.camera, (plan.width, plan.length, plan.height), lighting, look)
+    room = plan.width, plan.length, plan.height
+    return Scene(plan.shapes, plan.camera, room, lighting, look, tuple(plan.taken))
 
 
 def _empty_room(rng: np.random.Generator, style: Style, *, width: int, height: int) -> Plan:
@@ -185,7 +201,7 @@ def _surfaces(rng: np.random.Generator, plan: Plan) -> None:
     board = plan.style.any(rng)
     tall = float(rng.uniform(0.05, 0.14))
     cornice = rng.random() < 0.4
-    for side in plan.walls[:3]:
+    for side in plan.shown:
         side.place.box((0, side.length), (-0.015, 0), (0, tall), board, casts=False)
         if cornice:
             side.place.box(
@@ -406,7 +422,7 @@ def _free_wall(rng: np.random.Generator, plan: Plan, wide: float, low: float, hi
 def _against_wall(rng: np.random.Generator, plan: Plan, piece: Piece, *, tries: int = 16) -> Place | None:
     """The place of a piece built with its back to a wall, visible and not in front of a window or door, or None."""
     for _ in range(tries):
-        wall = plan.walls[int(rng.choice([0, 0, 0, 1, 1, 2, 2]))]
+        wall = plan.walls[int(rng.choice([0, 1, 2, 3] if plan.around else [0, 0, 0, 1, 1, 2, 2]))]
         if wall.length < piece.width + 0.05:
             continue
         t = float(rng.uniform(piece.width / 2 + 0.02, wall.length - piece.width / 2 - 0.02))
@@ -556,7 +572,7 @@ def _wall_cupboard(rng: np.random.Generator, plan: Plan, spot: Place, below: Pie
     body = plan.style.any(rng)
     face = fronts(body.colour, width=wide, height=high - low, columns=max(1, round(wide / 0.45)), rows=1,
                             knob=linear("b8b4aa"), wide=False, sunken=bool(rng.random() < 0.5))  # fmt: skip
-    for wall in plan.walls[:3]:
+    for wall in plan.shown:
         if abs(wall.place.yaw - spot.yaw) < 1e-6:
             back = Place(plan.shapes, wall.place.x, wall.place.y, 0, wall.place.yaw)
             c, s = math.cos(back.yaw), math.sin(back.yaw)
