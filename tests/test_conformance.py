@@ -299,7 +299,7 @@ def test_the_uniformity_test_takes_its_expected_shares_from_the_space():
 def test_a_task_that_needs_depth_is_not_checked_without(tmp_path, faults):
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "a.png")
     pytest.importorskip("ssrl_plugin_depth_ordering")
-    with pytest.raises(SourceError, match="needs depth"):
+    with pytest.raises(SourceError, match=r"has not what task .* needs: depth"):
         check_task("depth_ordering", source=f"folder:{tmp_path}")
 
 

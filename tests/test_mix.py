@@ -321,7 +321,7 @@ def test_a_task_that_is_not_installed_is_explained(write_mix):
 
 
 def test_a_depth_task_on_a_colour_source_is_refused_before_anything_runs(write_mix, probe):
-    with pytest.raises(MixError, match=r"tasks\.depth_ordering: this task needs depth"):
+    with pytest.raises(MixError, match=r"tasks\.depth_ordering: .*'blank:' has not what this task needs: depth\. "):
         load_mix(write_mix('source: "blank:"\ntasks: {probe: , depth_ordering: }'))
 
 

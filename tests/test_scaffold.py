@@ -215,6 +215,41 @@ def test_the_task_passes_the_conformance_kit_in_small(installed_project):
     assert [str(check) for check in report.checks if check.status != "passed"] == []
 
 
+@pytest.mark.parametrize(("kind", "word"), [("views", "turned left or right"), ("clip", "taken earlier")])
+def test_a_task_on_several_images_works_and_is_described(kind, word, tmp_path, install, monkeypatch):
+    from ssrl_core.testing import check_task
+
+    project = new_project("my-task", tmp_path, kind=kind)
+    sys.modules.pop("ssrl_plugin_my_task", None)
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert word in " ".join(readme.split()) and word in metadata(project)["description"]
+    assert not re.search(r"\{[{%]|[%}]\}", readme) and (project / "gallery.jpg").is_file()
+    for folder in (project, project / "tests"):
+        monkeypatch.syspath_prepend(str(folder))
+    install("ssrl-plugin-my-task", entry_points=metadata(project)["entry-points"])
+    from test_my_task import TestConformance
+
+    try:
+        task = load_task("my_task")
+        assert (task.info.takes, task.api_version) == (kind, "1.1")
+        prompt = sys.modules["ssrl_plugin_my_task"].WORDINGS["plain"]
+        assert "".join(f"    {line}\n" for line in prompt.splitlines()) in readme
+        assert list(faults_of(task, lambda: prompt)) == []
+        only = [
+            "contract.images",
+            "determinism.repeated",
+            "determinism.inputs",
+            "ambiguity.oracle",
+            "health.hard images",
+        ]
+        report = check_task(
+            "my_task", samples=12, size=112, solve=TestConformance().solve, only=only, levels=["1"], workers=0
+        )
+        assert [str(check) for check in report.checks if check.status != "passed"] == []
+    finally:
+        sys.modules.pop("test_my_task", None)
+
+
 def test_its_own_tests_inherit_every_criterion(installed_project):
     from test_rotated_view import TestConformance
 

@@ -20,6 +20,7 @@ from .. import __version__
 from ..errors import SSRLError
 from ..plugins import Task, bind
 from ..plugins.installed import TASKS, InstalledPlugin, installed
+from ..types import Takes
 from .show import write_picture
 
 TEMPLATE = Path(__file__).parents[1] / "template"
@@ -29,13 +30,20 @@ License = Literal["Apache-2.0", "MIT", "BSD-3-Clause"]
 
 
 def new_project(
-    name: str, folder: Path, *, author: str = "", license: License = "Apache-2.0", repository: str = ""
+    name: str,
+    folder: Path,
+    *,
+    kind: Takes = "image",
+    author: str = "",
+    license: License = "Apache-2.0",
+    repository: str = "",
 ) -> Path:
     """The folder of a new distribution, ``folder / "ssrl-plugin-<name>"``; it must not exist yet.
 
     Args:
         name: of the task, as ``rotated-view``, ``rotated_view`` or ``ssrl-plugin-rotated-view``.
         folder: the parent of the new folder.
+        kind: what a sample is made of; see ``TaskInfo.takes``.
         author: copyright holder; if empty, "The authors of ssrl-plugin-<name>".
         license: SPDX identifier.
         repository: URL of the repository, or empty.
@@ -60,7 +68,7 @@ def new_project(
         if re.search(r'["\\\n{}]', text):  # the text is inserted into TOML, YAML and Jinja
             raise SSRLError(f"{what} {text!r} contains a quote, a backslash, a brace or a line break")
 
-    answers = {"name": short, "license": license, "repository": repository.rstrip("/")}
+    answers = {"name": short, "kind": kind, "license": license, "repository": repository.rstrip("/")}
     if author:
         answers["author"] = author
     run_copy(str(TEMPLATE), project, data=answers, defaults=True, quiet=True)
@@ -110,9 +118,14 @@ def _repository() -> str | None:
 def command(
     name: Annotated[str, typer.Argument(help="Name of the task, e.g. rotated-view.")],
     folder: Annotated[Path, typer.Option("-o", help="Parent of the new folder.")] = Path(),
+    views: Annotated[bool, typer.Option("--views", help="A task on several views of a scene, with poses.")] = False,
+    clip: Annotated[bool, typer.Option("--clip", help="A task on a clip: frames in the order of time.")] = False,
     author: Annotated[str, typer.Option(help="Copyright holder.")] = "",
     license: Annotated[License, typer.Option(help="License of the distribution.")] = "Apache-2.0",
     repository: Annotated[str, typer.Option(help="URL of the repository.")] = "",
 ) -> None:
-    project = new_project(name, folder, author=author, license=license, repository=repository)
+    if views and clip:
+        raise SSRLError("--views and --clip: choose one of them")
+    kind: Takes = "views" if views else "clip" if clip else "image"
+    project = new_project(name, folder, kind=kind, author=author, license=license, repository=repository)
     typer.echo(f"{project}\n  next: cd {project} && pip install -e . (see CONTRIBUTING.md of ssrl-core)")

@@ -18,8 +18,14 @@ LONG = 40
 COPIED = 0.5
 """Share of the long lines of a README from which on it is the text of another one."""
 
-_PLACEHOLDERS = "which of four pieces of a picture is not mirrored", "four pieces of it, of which three are mirrored"
-"""What ``ssrl new`` writes about its task, in the summary and in the README; ``mirrored`` is in its prompts too."""
+_PLACEHOLDERS = {
+    "which of four pieces of a picture is not mirrored": "mirrored",
+    "four pieces of it, of which three are mirrored": "mirrored",
+    "whether the camera turned left or right between": "turn",
+    "which of two pictures of a clip was taken earlier": "earlier",
+    "which of the two was taken earlier": "earlier",
+}
+"""What ``ssrl new`` writes about its tasks, in summary and README; and a word of their prompts."""
 
 _CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`|^ {4}.*?$", re.MULTILINE | re.DOTALL)
 _PICTURES = re.compile(
@@ -90,7 +96,8 @@ def faults_of(task: Task, prompt: Callable[[], str]) -> Iterator[str]:
             if _words(text) and _words(text) == _words(other.summary):
                 yield f"{where} is that of {name}"
     texts = " ".join(" ".join((*told, task.info.summary)).split())
-    if any(text in texts for text in _PLACEHOLDERS) and "mirrored" not in prompt():
+    left = [word for text, word in _PLACEHOLDERS.items() if text in texts]
+    if left and left[0] not in prompt():
         yield "a text of `ssrl new` still describes its own task"
     if relative := relative_pictures(told.readme):
         yield f"the README shows {relative[0]!r}, which an index of packages does not have"

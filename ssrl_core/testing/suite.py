@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ..types import Sample, SourceImage
+from ..types import Sample
 from .criteria import Criterion
 from .report import Check, Report
 from .run import CRITERIA, Examination
@@ -38,11 +38,11 @@ class PretextTaskTests:
     levels: ClassVar[Sequence[str] | None] = None
     options: ClassVar[Mapping[str, Any]] = {}
 
-    def solve(self, source: SourceImage, sample: Sample) -> Iterable[str]:
+    def solve(self, source: Any, sample: Sample) -> Iterable[str]:
         """All right answers of the sample according to the definition of the task; override it to add an oracle.
 
         Args:
-            source: the image that the task received, with depth and camera.
+            source: the image that the task received, with depth and camera; or the frames, see ``SourceFrames``.
             sample: of ``params``, use only what the prompt says too.
         """
         raise NotImplementedError
