@@ -36,6 +36,7 @@ from .features import Features, measure
 from .markers import find_markers
 
 POOL_SIZE = 64
+POOL_SCENES = 24  # each has many frames
 POOL_PIXELS = 640
 POOL_QUALITY = 75
 
@@ -201,7 +202,8 @@ def _scene(plan: Plan, recipe: Recipe, task: Task) -> SourceFrames:
             picture = orient(window(picture, rng=own), which)
         return to_working_size(as_jpeg(picture), plan.size, rng=own)
 
-    scene = pool_scene(plan.source, recipe.image_id, seed=plan.seed, depth=task.info.needs_depth)
+    depth = task.info.needs_depth
+    scene = pool_scene(plan.source, recipe.image_id, seed=plan.seed, depth=depth, shared=plan.images)
     poses = scene.poses if scene.poses is None else turned_poses(scene.poses, which)
     return with_frames(replace(scene, poses=poses), change)
 
@@ -273,11 +275,11 @@ def digest(sample: Sample, prompt: str = "") -> bytes:
 
 @lru_cache(maxsize=8)
 def pool_ids(source: str, seed: int, *, scenes: bool = False) -> tuple[str, ...]:
-    """The ids of up to ``POOL_SIZE`` random images of the source, or of its scenes and clips."""
+    """The ids of up to ``POOL_SIZE`` random images of the source, or of up to ``POOL_SCENES`` scenes or clips."""
     opened = open_source(source)
     images: ImageSource | FrameSource = opened.frames if scenes else opened  # type: ignore[attr-defined]
     rng = generator(seed, stream="check/pool", index=0)
-    count = min(POOL_SIZE, len(images))
+    count = min(POOL_SCENES if scenes else POOL_SIZE, len(images))
     places = (
         rng.choice(len(images), size=count, replace=False)
         if len(images) <= 10**6
@@ -287,21 +289,30 @@ def pool_ids(source: str, seed: int, *, scenes: bool = False) -> tuple[str, ...]
 
 
 @lru_cache(maxsize=8)  # with all frames that were read
-def pool_scene(source: str, image_id: str, *, seed: int, depth: bool) -> SourceFrames:
-    """One scene or clip of the pool, its frames at most ``POOL_PIXELS`` long.
+def pool_scene(source: str, image_id: str, *, seed: int, depth: bool, shared: str = "") -> SourceFrames:
+    """One scene or clip of the pool, its frames at most ``POOL_PIXELS`` long; see ``Plan.images`` for ``shared``.
 
     Raises:
         SourceRejected: the scene or clip cannot be used.
     """
     frames: FrameSource = open_source(source).frames  # type: ignore[attr-defined]
+    scene = frames.load(image_id, depth=depth)
     rng = generator(seed, stream=f"check/{image_id}", index=0)
 
     def smaller(image: SourceImage) -> SourceImage:
-        return (
-            image if max(image.rgb.shape[:2]) <= POOL_PIXELS else to_working_size(image, POOL_PIXELS, rng=deepcopy(rng))
-        )
+        large = max(image.rgb.shape[:2]) > POOL_PIXELS
+        return to_working_size(image, POOL_PIXELS, rng=deepcopy(rng)) if large else image
 
-    return with_frames(frames.load(image_id, depth=depth), smaller)
+    def known_or_read(positions: Sequence[int]) -> list[SourceImage]:
+        paths = [Path(f"{shared}-{stable_hash(image_id):016x}-{position}.image") for position in positions]
+        known = [load(path) for path in paths]
+        if not all(isinstance(image, SourceImage) for image in known):
+            known = list(map(smaller, scene.read(positions)))
+            for path, image in zip(paths, known, strict=True):
+                save(path, image)
+        return known
+
+    return replace(scene, read=known_or_read) if shared else with_frames(scene, smaller)
 
 
 @lru_cache(maxsize=2 * POOL_SIZE)
