@@ -35,6 +35,9 @@ _spec.loader.exec_module(_faults)
 FAULTS = {name: kind.finds for name, kind in _faults.FAULTS.items()}
 
 
+MARKS = ("relations.marks", "relations.upright marks")
+
+
 @pytest.fixture
 def faults(install, monkeypatch):
     """Installs the sound task and all faults."""
@@ -45,7 +48,8 @@ def faults(install, monkeypatch):
             entry = {name.lower(): entries.pop(name.lower())}
             install(f"ssrl-plugin-{name.lower()}", entry_points={"ssrl": entry}, readme=kind.readme)
     entries |= {"sound": "ssrl_plugin_faults:sound", "heavy": "ssrl_plugin_heavy:heavy"}
-    install("ssrl-plugin-faults", entry_points={"ssrl": entries})
+    entries |= {"inorder": "ssrl_plugin_faults:in_order"}
+    install("ssrl-plugin-faults", entry_points={"ssrl": entries, "ssrl.sources": {"pans": "ssrl_plugin_faults:pans"}})
 
 
 def solve(source, sample):
@@ -66,7 +70,11 @@ def solve_seen(sample):
 
 def failures(name: str, criterion: str, samples: int = 24):
     only = ["health.speed" if criterion == "contract.generates" else criterion]
-    report = check_task(name, only=only, samples=samples, size=128, solve=solve, solve_seen=solve_seen, workers=0)
+    kind = next((kind for fault, kind in _faults.FAULTS.items() if fault.lower() == name), None)
+    source = getattr(kind, "source", "synthetic:")
+    report = check_task(
+        name, only=only, samples=samples, source=source, size=128, solve=solve, solve_seen=solve_seen, workers=0
+    )
     return [check for check in report.failed if check.id == criterion]
 
 
@@ -118,13 +126,23 @@ def test_the_sound_task_passes_everything_and_every_criterion_has_its_planted_fa
     report = check_task("sound", samples=100, size=128, solve=solve, solve_seen=solve_seen)
     others = {check.id: check.status for check in report.checks if check.status != "passed"}
     assert others.pop("relations.continuity", "declared") == "declared"
-    assert others == {"relations.matching": "declared", "relations.marks": "not run"}  # the task has no marks
+    assert others.pop("health.held out") == "not run"  # it takes single images, without marks
+    assert others == {"relations.matching": "declared", **dict.fromkeys(MARKS, "not run")}
     measured = {check.id for check in report.checks}
     assert measured == {criterion.id for criterion in CRITERIA} | {"contract.generates"}
     never = {"solvable.rule of thumb"}  # never fails
     assert measured == {*FAULTS.values(), "health.imports", "hacking.malformed"} | never
     assert json.loads(json.dumps(report.to_json()))["counts"] == report.counts
-    assert f"{len(report.checks) - 1} checks ran" in report.summary
+    assert f"{len(report.checks) - 3} checks ran" in report.summary
+
+
+def test_the_sound_task_on_clips_passes_what_finds_faults_of_frames(faults):
+    kinds = [kind for kind in _faults.FAULTS.values() if issubclass(kind, _faults.InOrder)]
+    only = {kind.finds for kind in kinds} | {"health.hard images", "determinism.repeated", "determinism.inputs"}
+    report = check_task("inorder", only=sorted(only), source="pans:", samples=100, size=128, workers=0)
+    found = {check.id: check.status for check in report.checks}
+    assert {found.pop(f"relations.{group}") for group in ("colours", "detail")} <= {"passed", "declared"}
+    assert found == dict.fromkeys(found, "passed")
 
 
 def test_a_declared_failure_is_reported_with_its_reason(faults):

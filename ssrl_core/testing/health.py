@@ -7,12 +7,16 @@ import importlib
 import sys
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
-from ..errors import PluginFailed, SourceRejected
+from ..errors import PluginFailed, SourceError, SourceRejected
+from ..sources import Split, open_source
+from ..types import FrameSource
 from . import elsewhere
-from .criteria import Family, Trial
+from .criteria import Family, NotRun, Trial
 from .images import hard_set
 from .report import CASES, Case, Outcome
 from .samples import make, make_on
@@ -25,6 +29,9 @@ SLOWEST = 0.25  # seconds
 LARGEST = 256  # MiB
 LEAKED = 8  # MiB
 IMPORT_SECONDS = 120.0
+HELD_OUT = 0.25  # share of the scenes
+COMPARED_SCENES = 16  # of each part
+SAME_PICTURE = 3.0  # grey levels between thumbnails
 HEAVY = ("torch", "transformers", "verl", "vllm", "ray", "matplotlib", "sklearn", "tensorflow", "jax")
 
 
@@ -105,6 +112,53 @@ def memory(trial: Trial) -> Outcome:
         f"{LARGEST} and {LEAKED} MiB",
         figures={"peak": needed, "kept": kept},
     )
+
+
+@family("held out", "no held-out scene or clip shows a picture of a training one", once=True)
+def held_out(trial: Trial) -> Outcome:
+    """Compares thumbnails of three frames of scenes of both parts; those without contrast do not count."""
+    info = trial.task.info
+    if info.takes == "image":
+        raise NotRun("the task takes single images")
+    source: FrameSource = open_source(trial.plan.source).frames  # type: ignore[attr-defined]
+    seen: dict[str, dict[str, np.ndarray]] = {}
+    for part in ("train", "heldout"):
+        try:
+            split = Split(source, part, fraction=HELD_OUT)
+        except SourceError as err:
+            raise NotRun(str(err)) from err
+        rng = np.random.default_rng(trial.plan.seed)
+        ids = dict.fromkeys(split.draw(rng) for _ in range(COMPARED_SCENES))
+        seen[part] = dict(_thumbnails(source, ids))
+    apart = [
+        (float(np.abs(one - other).mean()), name, like)
+        for name, one in seen["heldout"].items()
+        for like, other in seen["train"].items()
+    ]
+    if not apart:
+        raise NotRun("no frame of the scenes has contrast")
+    least, name, like = min(apart)
+    return Outcome(
+        least >= SAME_PICTURE,
+        f"{least:.1f} grey levels between the closest two ({name} held out, {like} for training)",
+        f"at least {SAME_PICTURE}",
+        figures={"least": least, "pairs": len(apart)},
+        remedy="give the source a method scene(id), which says what clips belong together",
+    )
+
+
+def _thumbnails(source: FrameSource, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for image_id in ids:
+        try:
+            frames = source.load(image_id, depth=False)
+            positions = sorted({0, len(frames) // 2, len(frames) - 1})
+            images = frames.read(positions)
+        except SourceRejected:
+            continue
+        for position, image in zip(positions, images, strict=True):
+            small = cv2.resize(cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+            if small.std() >= SAME_PICTURE:
+                yield f"{image_id}#{position}", small.astype(np.float32)
 
 
 @family("imports", "importing the plugin imports none of " + ", ".join(HEAVY[:6]), once=True)

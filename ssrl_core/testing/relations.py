@@ -2,7 +2,8 @@
 
 For every comparison (see ``comparisons``) fixed rules take the item with the highest number, the lowest, or another
 rank. Which answer an item stands for is learned, alone and together with each varying word of the prompt. A learned
-rule weighs all comparisons of a group. The samples are the oriented ones, as for ``leaks``.
+rule weighs all comparisons of a group. The samples are the oriented ones, as for ``leaks``; marks are looked at in the
+natural ones as well.
 
 A rule that is the puzzle itself is declared in ``known_failures``, with its figure.
 """
@@ -51,6 +52,8 @@ SAYS = {
     "aberration": "comparing the colour fringes of pictures or cells does not tell the truth",
     "marks": "the positions of marks alone do not tell the truth",
 }
+UPRIGHT = "upright marks"
+"""The criterion on marks in the natural samples: what the world tells by where things are, the floor below."""
 
 
 class Rule(NamedTuple):
@@ -105,14 +108,14 @@ def _outcome(trial: Trial, group: str) -> Outcome:
     """The outcome for a group, measured once for all criteria that use it."""
     key = f"{RELATIONS}{group}@{trial.plan.level} of {len(trial.oriented)}"
     if key not in trial.memo:
-        trial.memo[key] = _measured(trial, group)
+        trial.memo[key] = _measured(trial, group, oriented=True)
     outcome: Outcome = trial.memo[key]
     return outcome
 
 
-def _measured(trial: Trial, group: str) -> Outcome:
+def _measured(trial: Trial, group: str, *, oriented: bool) -> Outcome:
     by_form: dict[Form, list[Row]] = {}
-    for row in trial.oriented:
+    for row in trial.oriented if oriented else trial.natural:
         if layout(group, row.form):
             by_form.setdefault(row.form, []).append(row)
     if not by_form:
@@ -120,7 +123,7 @@ def _measured(trial: Trial, group: str) -> Outcome:
     lots = [(form, rows) for form, rows in by_form.items() if len(rows) >= FEWEST]
     if not lots:
         raise NotRun(f"{max(map(len, by_form.values()))} samples of one form are too few; raise --samples")
-    outcomes = [_told(rows, *best_guess(trial, rows, group, form)) for form, rows in lots]
+    outcomes = [_told(rows, *best_guess(trial, rows, group, form), oriented=oriented) for form, rows in lots]
     return max(outcomes, key=lambda outcome: outcome.figures["accuracy"] - outcome.figures["bound"])
 
 
@@ -128,7 +131,13 @@ for _group in comparisons.GROUPS:
     family(_group, SAYS[_group])(partial(_outcome, group=_group))
 
 
-def _told(rows: Sequence[Row], guess: Guess, tries: int) -> Outcome:
+@family(UPRIGHT, "the positions of marks alone do not tell the truth on images as they are, their floor below")
+def upright_marks(trial: Trial) -> Outcome:
+    """As ``marks``, on the natural samples."""
+    return _measured(trial, "marks", oriented=False)
+
+
+def _told(rows: Sequence[Row], guess: Guess, tries: int, *, oriented: bool) -> Outcome:
     count, chance, accuracy = len(rows), guess.target.chance, float(guess.right.mean())
     bound, least = (function(chance, count, tries=tries) for function in (bound_above, detectable))
     surest = [k for k in np.argsort(-guess.rule.margin, kind="stable").tolist() if guess.right[k]]
@@ -137,7 +146,7 @@ def _told(rows: Sequence[Row], guess: Guess, tries: int) -> Outcome:
     for k in surest[:CASES]:
         item = guess.rule.items[guess.rule.chosen[k]]
         pictures = tuple(sorted({int(number) - 1 for number in re.findall(r"picture (\d+)", f"{name} {item}")}))
-        cases.append(Case(rows[k].index, oriented=True, note=f"{name}: {item}", pictures=pictures))
+        cases.append(Case(rows[k].index, oriented=oriented, note=f"{name}: {item}", pictures=pictures))
     return Outcome(
         accuracy <= bound,
         f"{accuracy:.3f} of {guess.target.name}, by {name}",

@@ -104,9 +104,10 @@ class Examination:
         _check_usable(task, source, options or {})
         self._drawer = Drawer(task, source, workers=workers, folder=default_folder() if cache else None)
         plan = Plan(name, self.levels[0], options or {}, source, size, seed, images=self._drawer.images)
-        groups = _groups(self.criteria)
+        groups, upright = _groups(self.criteria), _upright_groups(self.criteria)
         for level in self.levels:
-            self._lots[level] = Level(replace(plan, level=level), samples, self._drawer, groups=groups)
+            natural = replace(plan, level=level, groups=upright)
+            self._lots[level] = Level(natural, samples, self._drawer, groups=groups)
         ids = frozenset(criterion.id for criterion in CRITERIA)
         self._trial = Trial(
             task, plan, self.levels, solve=solve, solve_seen=solve_seen, variants=variants, criteria=ids
@@ -308,6 +309,12 @@ def _groups(criteria: Sequence[Criterion]) -> tuple[str, ...]:
     looks = [group for group in GROUPS if f"leaks.{group}" in ids or f"bias.{group}" in ids]
     every = "solvable.rule of thumb" in ids
     return *looks, *(name for group in comparisons.GROUPS if (name := f"{RELATIONS}{group}") in ids or every)
+
+
+def _upright_groups(criteria: Sequence[Criterion]) -> tuple[str, ...]:
+    """The groups of features that these criteria need of the natural samples."""
+    upright = any(criterion.id == f"{RELATIONS}{relations.UPRIGHT}" for criterion in criteria)
+    return (f"{RELATIONS}marks",) if upright else ()
 
 
 def _measured(criterion: Criterion, trial: Trial) -> Outcome:
