@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made of something else: README, CONTRIBUTING, the commands, the tasks.
+"""Pages of the documentation that are made of something else: README, CONTRIBUTING, commands, tasks, the catalog.
 
 Called by mkdocs; see ``hooks`` in mkdocs.yml.
 """
@@ -13,6 +13,10 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+from ssrl_core.cli.catalog import provided
+from ssrl_core.plugins.catalog import SHIPPED, Catalog, Entry, read
+from ssrl_core.testing.badge import badge
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
@@ -33,6 +37,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"gallery/{picture.name}", abs_src_path=str(picture)))
         text += f"\n## {task}\n\n![Samples of {task}](gallery/{picture.name})\n"
     files.append(File.generated(config, "gallery.md", content=text))
+    listed = read(SHIPPED)
+    files.append(File.generated(config, "catalog.md", content=catalog_page(listed)))
+    for name, entry in listed.distributions.items():
+        files.append(File.generated(config, f"catalog/{name}.svg", content=catalog_badge(entry)))
     return files
 
 
@@ -55,6 +63,34 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
     parts = re.split(r"(```.*?```|~~~.*?~~~)", markdown, flags=re.DOTALL)
     parts[::2] = [re.sub(r"!?\[([^\]]+)\]\(([^)\s]+)\)", replaced, part) for part in parts[::2]]
     return "".join(parts)
+
+
+def catalog_page(catalog: Catalog) -> str:
+    """The page with every entry of the catalog: what it provides and needs, and what the last check found."""
+    lines = [
+        "# Catalog",
+        "",
+        f"Distributions that can be installed beside `ssrl-core`, as of {catalog.updated}. Each week each is installed",
+        "in a clean environment, and [`ssrl check`](conformance.md) checks its tasks. `ssrl catalog` prints this list.",
+        "[Add yours](contributing.md#the-catalog).",
+    ]
+    for name, entry in sorted(catalog.distributions.items()):
+        title = f"[{name}]({entry.home})" if entry.home else name
+        summary = "".join(f"\\{char}" if char in r"\`*_{}[]<>#|!" else char for char in entry.summary)
+        needs = f" Needs {', '.join(entry.needs)}." if entry.needs else ""
+        lines += ["", f"## {title}", "", f"![{entry.status}](catalog/{name}.svg)", "", f"{summary}."]
+        lines += ["", f"Provides {provided(entry, mark='`')}.{needs} `pip install {name}`"]
+        if checked := entry.checked:
+            of = f" {checked.version} with ssrl-core {checked.core}" if checked.version else ""
+            samples = f", {2 * checked.samples} samples of each level" if checked.samples else ""
+            lines += ["", f"Checked on {checked.date}:{of}{samples}."]
+            lines += ["", *(f"- `{fault.replace('`', ' ')}`" for fault in checked.faults)]
+    return "\n".join(lines) + "\n"
+
+
+def catalog_badge(entry: Entry) -> str:
+    """The badge of an entry of the catalog."""
+    return badge(entry.status, declared=entry.checked.declared if entry.checked else 0)
 
 
 def options() -> str:

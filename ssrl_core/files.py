@@ -61,3 +61,9 @@ def sha256(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """The folder of what is expensive to make: ``SSRL_CACHE``, by default ``ssrl`` in the user's cache folder."""
+    chosen = os.environ.get("SSRL_CACHE")
+    return Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ssrl").expanduser()

@@ -18,6 +18,7 @@ from ssrl_core.cli import new as scaffold
 from ssrl_core.export.rows import leaves, schema
 from ssrl_core.mix import load_mix
 from ssrl_core.mix.file import read_mix
+from ssrl_core.plugins.catalog import SHIPPED, read
 from ssrl_core.reward import Key
 from ssrl_core.testing import CRITERIA
 
@@ -127,6 +128,11 @@ def test_the_columns_in_the_documentation_of_an_export_are_those_of_its_rows():
     assert re.findall("`([a-z_]+)`", keys) == list(Key.__slots__)
 
 
+def test_the_entry_of_the_catalog_in_contributing_is_valid(tmp_path):
+    (tmp_path / "catalog.yaml").write_text(SHIPPED.read_text() + the_block("yaml", "# ssrl_core/catalog.yaml"))
+    assert read(tmp_path / "catalog.yaml").distributions["ssrl-plugin-rotated-view"].tasks == ("rotated_view",)
+
+
 def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):
     pytest.importorskip("verl", reason="the 'train' extra is not installed")
     from ssrl_core.models.tiny import build_tiny_model
@@ -216,7 +222,7 @@ def test_the_readme_is_a_landing_page():
 
 
 def test_every_page_links_to_what_exists():
-    generated = {"contributing.md", "options.md", "gallery.md", "index.md"}  # of the site; see docs/site.py
+    generated = {"contributing.md", "options.md", "gallery.md", "index.md", "catalog.md"}  # see docs/site.py
     for path, text in PAGES.items():
         for target in re.findall(r"\]\((?!http|#)([^)#\s]+)[^)]*\)", text):
             assert (path.parent / target).exists() or target in generated, (path.name, target)

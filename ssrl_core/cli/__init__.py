@@ -17,6 +17,7 @@ from ..errors import SSRLError
 
 COMMANDS = {
     "list": "List the installed tasks, including broken, duplicate and not allowed ones, with the reason.",
+    "catalog": "Show the distributions that can be installed, and whether they pass the checks.",
     "show": "Show what a task asks: levels, options, wordings, a sample prompt and its answer.",
     "new": "Write a new task as a complete distribution that works, to be changed into your own.",
     "check": "Check a task: determinism, contract, verifier, reward hacking, bias, leaks, ambiguity, health.",

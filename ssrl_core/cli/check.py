@@ -91,6 +91,7 @@ def command(
     failures: Annotated[
         Path | None, typer.Option(help="Folder for pictures and recipes of the samples that show failures.")
     ] = None,
+    badge: Annotated[Path | None, typer.Option(help="SVG file for a badge with the result, for a README.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Make all samples anew, and keep none.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only failures and the summary.")] = False,
     as_json: AsJson = False,
@@ -98,6 +99,7 @@ def command(
     for library in ("scipy", "sklearn"):
         if not find_spec(library):
             raise SSRLError(f"the checks need {library}, which is not installed: pip install 'ssrl-core[testing]'")
+    from ..testing.badge import badge_of
     from ..testing.evidence import write_failures
     from ..testing.run import check_task
 
@@ -131,5 +133,7 @@ def command(
     if failures is not None:
         count = write_failures(report, failures, options=settings.get("options") or {})
         typer.echo(f"{count} samples written into {failures}", err=True)
+    if badge is not None:
+        badge.write_text(badge_of(report), encoding="utf-8")
     if report.failed:
         raise typer.Exit(1)

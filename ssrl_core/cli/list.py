@@ -8,18 +8,22 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from types import FrameType
 from typing import Any
 
 from ..errors import NotAllowed, PluginError
-from ..plugins import bind
+from ..plugins import TASKS, bind
+from ..plugins.catalog import offers
 from ..plugins.installed import InstalledPlugin, allowed_patterns, check_allowed, claimed_twice, installed, is_allowed
 from .terminal import AsJson, show, table
 
 IMPORT_LIMIT = 10.0
 """Time limit in seconds of a plugin's import; a plugin that exceeds it is listed as broken."""
+MOST_OFFERS = 5
+"""Tasks of the catalog that are named at most."""
 
 
 def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
@@ -55,7 +59,7 @@ def list_tasks(*, limit: float = IMPORT_LIMIT) -> list[dict[str, Any]]:
 def table_of_tasks(rows: list[dict[str, Any]]) -> str:
     """The rows of ``list_tasks`` as a table, with the chance of each task's first level."""
     if not rows:
-        return "No tasks are installed. For example: pip install ssrl-plugin-shuffled-patches"
+        return "No tasks are installed."
     header = ("task", "version", "distribution", "levels", "chance", "needs", "API", "health")
     return table([header, *map(_cells, rows)])
 
@@ -64,6 +68,24 @@ def needs_in_words(facts: Mapping[str, Any]) -> str:
     """What a task needs of a source: ``colour``, or besides colour ``views, depth, poses``."""
     kind = [] if facts["takes"] == "image" else [facts["takes"]]
     return ", ".join(kind + ["depth"] * facts["needs_depth"] + ["poses"] * facts["needs_pose"]) or "colour"
+
+
+def not_installed(tasks: Collection[str]) -> str:
+    """Lines about the tasks of the catalog that are not among these, with the commands that install them.
+
+    Without distributions that failed the last check. Empty if there are none.
+    """
+    offered = {
+        task: distribution
+        for task, (distribution, status) in offers(TASKS).items()
+        if task not in tasks and status in ("passed", "not checked")
+    }
+    if not offered:
+        return ""
+    lines = [f"  {task}: pip install {distribution}" for task, distribution in islice(offered.items(), MOST_OFFERS)]
+    if more := len(offered) - len(lines):
+        lines.append(f"  {more} more: ssrl catalog")
+    return "\n".join(["not installed, of the catalog:", *lines])
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -138,4 +160,8 @@ def command(as_json: AsJson = False) -> None:
     gc.disable()
     rows = list_tasks()
     gc.freeze()
-    show(rows, table_of_tasks, as_json=as_json)
+    show(rows, _text, as_json=as_json)
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    return "\n\n".join(filter(None, (table_of_tasks(rows), not_installed({row["task"] for row in rows}))))

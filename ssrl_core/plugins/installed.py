@@ -104,14 +104,7 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
     """The installed plugin of a name that may be loaded. Raises UnknownPlugin, NotAllowed or DuplicatePlugin."""
     known = installed(group)
     if name not in known:
-        what = f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, known)}"
-        lines = [what, f"installed: {', '.join(known) or 'none'}"]
-        if group == SOURCES and name == "synthetic":
-            lines.append("to install it: pip install ssrl-source-rooms")
-        elif name and not get_close_matches(name, known, cutoff=0.85):  # a misspelt name is not worth an installation
-            prefix = "ssrl-source" if group == SOURCES else "ssrl-plugin"
-            lines.append(f"to install it, if that is its name: pip install {prefix}-{name.replace('_', '-')}")
-        raise UnknownPlugin("\n  ".join(lines))
+        raise UnknownPlugin(_unknown(name, group, known))
     patterns = allowed_patterns()
     candidates = [plugin for plugin in known[name] if is_allowed(plugin, patterns)]
     if not candidates:
@@ -119,6 +112,25 @@ def find(name: str, *, group: str = TASKS) -> InstalledPlugin:
     if len(candidates) > 1:
         raise DuplicatePlugin(claimed_twice(candidates))
     return candidates[0]
+
+
+def _unknown(name: str, group: str, known: Iterable[str]) -> str:
+    """The message about a plugin that is not installed, with the command that installs it."""
+    from .catalog import offers
+
+    offered = {other: offer for other, offer in offers(group).items() if other not in known}
+    what = f"no installed plugin provides the {_KINDS[group]} {name!r}.{did_you_mean(name, [*known, *offered])}"
+    lines = [what, f"installed: {', '.join(known) or 'none'}"]
+    close = [name] if name in offered else get_close_matches(name, [*known, *offered], n=1, cutoff=0.85)
+    for meant in filter(offered.get, close):
+        distribution, status = offered[meant]
+        doubt = f" (last check: {status}; see ssrl catalog)" if status in ("failed", "vanished") else ""
+        named = "it" if meant == name else repr(meant)
+        lines.append(f"to install {named}: pip install {distribution}{doubt}")
+    if name and not close:  # a misspelt name is not worth an installation
+        prefix = "ssrl-source" if group == SOURCES else "ssrl-plugin"
+        lines.append(f"to install it, if that is its name: pip install {prefix}-{name.replace('_', '-')}")
+    return "\n  ".join(lines)
 
 
 def claimed_twice(plugins: Sequence[InstalledPlugin]) -> str:

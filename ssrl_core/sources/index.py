@@ -23,13 +23,12 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ..errors import SourceError
-from ..files import written_whole
+from ..files import cache_folder, written_whole
 from ..seeding import stable_hash
 
 logger = logging.getLogger(__name__)
@@ -121,12 +120,6 @@ def index_by_id(entries: Iterable[Entry], facts: Facts, *, made_of: object = Non
         _write(file, entries, facts, by_id=True)
     with path.open("rb") as file:
         return Index(file)
-
-
-def cache_folder() -> Path:
-    """The folder of what is expensive to make: ``SSRL_CACHE``, by default ``ssrl`` in the user's cache folder."""
-    chosen = os.environ.get("SSRL_CACHE")
-    return Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ssrl").expanduser()
 
 
 def _temporary(entries: Iterable[Entry], facts: Facts, *, by_id: bool) -> Index:

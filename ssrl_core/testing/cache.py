@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..files import sweep, written_whole
-from ..sources.index import cache_folder
+from ..files import cache_folder, sweep, written_whole
 
 LIMIT = 2**30
 """Bytes; beyond it, the files that were not used for the longest time are removed."""
