@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/ssrl-*))
 SEED ?= 1
+# Interpreters that a release is tried with.
+PYTHONS ?= python3.11 python3.12
 
-.PHONY: demo test test-fast test-vllm test-all bench docs lint install clean
+.PHONY: demo test test-fast test-vllm test-all bench docs release lint install clean
 
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
@@ -33,6 +35,9 @@ bench: install  ## what samples, exports, rewards and starts cost, against what 
 docs: $(VENV)-docs/installed  ## the documentation as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
 
+release: $(VENV)-release/installed  ## everything of a release but the upload: make release VERSION=0.2.0
+	$(VENV)-release/bin/python .github/release.py "$(VERSION)" $(PYTHONS:%=--python %)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +58,12 @@ $(VENV)-docs/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(VENV)-docs/bin/python -m pip install -q --group docs -e . $(PLUGINS:%=-e ./%)
 	@touch $@
 
+$(VENV)-release/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install -q --upgrade pip
+	$(VENV)-release/bin/python -m pip install -q --group release
+	@touch $@
+
 $(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/requirements.txt
 	tests/vllm/environment.sh $(VENV)-vllm $(VENV)
 	@touch $@
@@ -61,4 +72,4 @@ $(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/r
 	-$(BIN)/python -m pip install -q --no-deps --upgrade --target .oracles -r tests/oracles.txt && touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs .oracles runs site
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs $(VENV)-release .oracles runs site
