@@ -9,25 +9,24 @@ on procedural rooms, but not on the tasks.
 from __future__ import annotations
 
 import argparse
-import json
+import logging
+import resource
 import shutil
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
 import yaml
-from report import RolloutRates, write_report
+from report import finish, learned, lines
 from rich.console import Console
-from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from ssrl_core.errors import SSRLError
-from ssrl_core.evaluate import ALL, Answer, Row, Sampling, Transformers, evaluate, rows
+from ssrl_core.evaluate import Sampling, Transformers, evaluate
 from ssrl_core.mix import Mix, load_mix
 from ssrl_core.verl.launch import Launch, prepare, run
-from ssrl_core.verl.progress import StepLine
 from ssrl_core.verl.recipe import override
 
 HERE = Path(__file__).parent
@@ -44,6 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     begin = time.monotonic()
     disable_progress_bar()
+    # Before the cold start no completion has the form, which the evaluation would warn about.
+    logging.getLogger("ssrl_core.evaluate.form").setLevel(logging.ERROR)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
 
@@ -52,8 +53,8 @@ def main() -> None:
     mix_file.write_text(yaml.safe_dump(content | {"seed": arguments.seed}, sort_keys=False))
     heldout = load_mix(mix_file, split="heldout")
 
-    say("1/5", "held-out accuracy of the pretrained model")
-    before = measure(MODEL, heldout, out / "eval" / "before")
+    say("1/5", "held-out accuracy of the pretrained model, which does not know the tasks")
+    measure(MODEL, heldout, out / "eval" / "before")
 
     say("2/5", "cold start: verl's SFT trainer")
     folder = out / "sft"
@@ -62,15 +63,15 @@ def main() -> None:
         HERE / "sft.yaml",
         [f"mix={mix_file}", override("model.path", MODEL), override("trainer.default_local_dir", folder)],
     )
-    train(launch)
+    train(launch, "train/loss", "loss")
     cold = folder / f"global_step_{launch.steps}" / "huggingface"
 
     say("3/5", "held-out accuracy after the cold start")
-    middle = measure(cold, heldout, out / "eval" / "cold start")
+    measure(cold, heldout, out / "eval" / "cold start")
 
     say("4/5", "GRPO: verl's PPO trainer on Ray (it starts up for about half a minute)")
     folder = out / "grpo"
-    rollouts = folder / "rollouts"
+    shutil.rmtree(folder / "rollouts", ignore_errors=True)  # of an earlier run
     launch = prepare(
         "grpo",
         HERE / "grpo.yaml",
@@ -79,101 +80,70 @@ def main() -> None:
             override("actor_rollout_ref.model.path", cold),
             f"actor_rollout_ref.rollout.seed={arguments.seed}",
             override("trainer.default_local_dir", folder),
-            override("trainer.rollout_data_dir", rollouts),
+            override("trainer.rollout_data_dir", folder / "rollouts"),
         ],
     )
-    train(launch)
+    train(launch, "critic/score/mean", "reward")
 
     say("5/5", "held-out accuracy after GRPO")
     final = folder / f"global_step_{launch.steps}" / "actor" / "huggingface"
-    after = measure(final, heldout, out / "eval" / "GRPO")
+    measure(final, heldout, out / "eval" / "GRPO")
 
-    summaries = {"before": by_task(before), "cold start": by_task(middle), "GRPO": by_task(after)}
-    rates = [RolloutRates.read(rollouts / f"{step}.jsonl", step) for step in range(1, (launch.steps or 0) + 1)]
-    console.print(table(summaries))
-    console.print(rewards(rates))
     minutes = (time.monotonic() - begin) / 60
-    write_report(out / "report.html", summaries, rates, sft_losses(out / "sft"), after, minutes=minutes)
-    results = {
-        "seed": arguments.seed,
-        "minutes": round(minutes, 2),
-        "heldout": {stage: {task: asdict(s) for task, s in tasks.items()} for stage, tasks in summaries.items()},
-        "rollouts": [asdict(rate) for rate in rates],
-    }
-    (out / "results.json").write_text(json.dumps(results, indent=1))
-    console.print(f"{minutes:.1f} minutes. Look at {out / 'report.html'}")
+    found = finish(out, minutes=minutes, cpu=cpu_minutes(), seed=arguments.seed)
+    print("\nHeld-out accuracy, sampled at temperature 1; the interval is that after GRPO", lines(found), "", sep="\n")
+    for sentence in learned(found):
+        console.print(sentence)
+    print(f"{minutes:.1f} minutes, {found.cpu:.1f} of CPU time. Look at {out / 'report.html'}")
 
 
 def say(number: str, what: str) -> None:
     """Print a headline."""
-    console.print(f"\n[bold]{number}  {what}[/bold]")
+    console.print(f"[bold]{number}  {what}[/bold]")
 
 
-def measure(model: Path, heldout: Mix, folder: Path) -> list[Answer]:
-    """The answers to all held-out samples, sampled at the temperature of training."""
+def cpu_minutes() -> float:
+    """CPU time of this process and of all that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used) / 60
+
+
+def measure(model: Path, heldout: Mix, folder: Path) -> None:
+    """Write the answers to all held-out samples, sampled at the temperature of training, and print a line."""
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     with console.status("") as status:
-        return evaluate(
+        answers = evaluate(
             heldout,
             Transformers(str(model)),
             folder,
             sampling=Sampling(temperature=1.0, max_tokens=LONGEST_COMPLETION),
             on_progress=lambda done, total: status.update(f"{done} of {total}"),
         ).answers
+    right, formed = (sum(getattr(answer, key) == 1 for answer in answers) for key in ("acc", "format"))
+    print(f"     {right} of {len(answers)} right, {formed} in the required form")
 
 
-def by_task(answers: list[Answer]) -> dict[str, Row]:
-    """Task -> its accuracy."""
-    return {row.task: row for row in rows(answers) if row.task != ALL}
+def train(launch: Launch, key: str, name: str) -> None:
+    """Run verl; show a metric of each step in place, and print how it changed at the end."""
+    values: list[float] = []
+    with console.status("") as status:
 
+        def show(step: int, metrics: Mapping[str, Any]) -> None:
+            if metrics.get(key) is not None:
+                values.append(metrics[key])
+                status.update(f"step {step} of {launch.steps}, {name} {values[-1]:.3f}")
 
-def train(launch: Launch) -> None:
-    """Run verl and print a line for each step."""
-    code, lost, _, stopped = run(launch, on_step=StepLine(launch.steps))
-    if lost:
-        console.print(f"the rollouts of {lost} prompts failed; see {launch.folder / 'log.txt'}")
+        code, lost, _, stopped = run(launch, on_step=show)
     if stopped:
         raise SystemExit(stopped)
+    log = launch.folder / "log.txt"
     if code:
-        tail = (launch.folder / "log.txt").read_text(errors="replace").splitlines()[-30:]
-        raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {launch.folder / 'log.txt'}"]))
-
-
-def table(summaries: dict[str, dict[str, Row]]) -> Table:
-    """Held-out accuracy and format rate by task and stage."""
-    result = Table(title="Held-out accuracy (format)", caption="format: share of completions with the required format")
-    result.add_column("task", no_wrap=True)
-    result.add_column("n", justify="right")
-    result.add_column("chance", justify="right")
-    for stage in summaries:
-        result.add_column(stage, justify="right", no_wrap=True)
-    for task, first in summaries["before"].items():
-        cells = [f"{tasks[task].acc:.2f} ({tasks[task].format:.2f})" for tasks in summaries.values()]
-        result.add_row(task, str(first.n), f"{first.chance:.2f}", *cells)
-    cells = [
-        f"{mean(s.acc for s in tasks.values()):.2f} ({mean(s.format for s in tasks.values()):.2f})"
-        for tasks in summaries.values()
-    ]
-    chance = mean(s.chance for s in summaries["before"].values())
-    result.add_row("mean", "", f"{chance:.2f}", *cells, style="bold")
-    return result
-
-
-def rewards(rates: list[RolloutRates]) -> str:
-    """Reward, accuracy and format rate of the first and the last 3 steps of GRPO, as text."""
-
-    def line(name: str, part: list[RolloutRates]) -> str:
-        values = (mean(getattr(rate, key) for rate in part) for key in ("reward", "acc", "format"))
-        return "{}: reward {:.3f} = accuracy {:.3f} x 0.9 + format {:.3f} x 0.1".format(name, *values)
-
-    return f"{line('first 3 steps', rates[:3])}\n{line('last 3 steps ', rates[-3:])}"
-
-
-def sft_losses(folder: Path) -> list[float]:
-    """The loss of each step of the cold start."""
-    newest = max(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime)
-    records = (json.loads(line)["data"] for line in newest.read_text().splitlines())
-    return [record["train/loss"] for record in records if "train/loss" in record]
+        tail = log.read_text(errors="replace").splitlines()[-30:]
+        raise SystemExit("\n".join([*tail, f"verl ended with code {code}; see {log}"]))
+    ends = [sum(part) / len(part) for part in (values[:3], values[-3:])]
+    print(f"     {launch.steps} steps, mean {name} of the first three {ends[0]:.3f}, of the last three {ends[1]:.3f}")
+    if lost:
+        print(f"     the rollouts of {lost} prompts failed; see {log}")
 
 
 if __name__ == "__main__":
