@@ -7,8 +7,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -206,3 +207,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with Image.open(Path(spec.origin).parent / below / name) as image:
                 image.convert("RGB").save((folder / name).with_suffix(".jpg"), quality=90)
     return folder
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, Path]:
+    """The module ``fixtures/miniatures.py``, and a folder with all miniatures, which tests do not change."""
+    pytest.importorskip("av", reason="the 'benchmarks' extra is not installed")
+    spec = spec_from_file_location("miniatures", FIXTURES / "miniatures.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, module.write_all(tmp_path_factory.mktemp("miniatures"))

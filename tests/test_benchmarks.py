@@ -29,19 +29,6 @@ from ssrl_core.evaluate.models import Failed, Written
 BENCHMARKS = {name: load(name) for name in names()}
 
 
-@pytest.fixture(scope="module")
-def miniatures(tmp_path_factory):
-    """The miniatures of ``fixtures/miniatures.py``."""
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(__file__).parent / "fixtures" / "miniatures.py"
-    spec = importlib.util.spec_from_file_location("miniatures", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module, module.write_all(tmp_path_factory.mktemp("miniatures"))
-
-
 class Says:
     """A model that answers what a function of the row says."""
 
@@ -252,8 +239,11 @@ def test_a_damaged_picture_is_named_and_is_not_a_wrong_answer(miniatures, tmp_pa
 def test_the_first_refused_request_ends_the_evaluation_with_the_words_of_the_server(miniatures, tmp_path):
     _, folder = miniatures
     refuse = Says(lambda row: Failed("BadRequestError 400: At most 1 image(s) may be provided in one prompt."))
-    with pytest.raises(EvaluationError, match=r"first request failed: .*At most 1 image.*It had \d+ images"):
+    with pytest.raises(EvaluationError, match=r"first request failed: BadRequest.*At most 1 image.*\nIt had 32 images"):
         run("vsibench", folder / "vsibench", tmp_path / "out", refuse)
+    refuse.facts["video"] = True
+    with pytest.raises(EvaluationError, match=r"a video of 32 frames: .*must take videos; --video images"):
+        run("vsibench", folder / "vsibench", tmp_path / "part", refuse)
 
 
 def test_a_model_that_does_not_think_is_noticed_early_with_an_example(miniatures, tmp_path, caplog):

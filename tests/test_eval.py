@@ -291,13 +291,18 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 def test_a_server_in_a_subprocess_runs_for_the_evaluation_only(site, heldout, tmp_path):
     command = (sys.executable, "-c", FAKE.replace("{", "{{").replace("}", "}}"), "{port}", "{model}")
-    model = Served(str(site / "model"), log=tmp_path / "log", command=command, concurrency=1)
-    done = evaluate(heldout, model, tmp_path / "out", samples=3, sampling=SHORT)
+    with Served(str(site / "model"), log=tmp_path / "log", command=command, concurrency=1) as model:
+        done = evaluate(heldout, model, tmp_path / "out", samples=3, sampling=SHORT)
+        again = evaluate(heldout, model, tmp_path / "more", samples=1, sampling=SHORT)
+        process = int((tmp_path / "log").read_text().split()[0])
+        os.kill(process, 0)  # it still runs, and a second one would have emptied the log
+        assert (tmp_path / "log").read_text().count("GET /v1/models") == 2
+    assert len(again.answers) == 1
     assert [answer.completion for answer in done.answers] == ["<think>I look.</think>\\boxed{1}"] * 3
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "log").read_text().split()[0]), 0)
+        os.kill(process, 0)
     broken = Served(str(site / "model"), log=tmp_path / "log", command=(sys.executable, "-c", "exit('no GPU')"))
-    with pytest.raises(EvaluationError, match=r"ended with code 1.*\n.*no GPU"):
+    with broken, pytest.raises(EvaluationError, match=r"ended with code 1.*\n.*no GPU"):
         evaluate(heldout, broken, tmp_path / "out2", samples=3, sampling=SHORT)
 
 

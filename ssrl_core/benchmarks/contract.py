@@ -138,28 +138,45 @@ def whole_groups(results: Sequence[Result], values: Sequence[float], name: Calla
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """What the published evaluation did, for the recipe ``paper``. The defaults are those of VLMEvalKit.
+
+    Attributes:
+        column: name of its column in ``published``; None if there is none.
+        faults: what it does wrong and ``paper`` repeats, one sentence each.
+        pixels: least and largest number of pixels of an image. Others are resized.
+        max_tokens: maximum length of a completion in tokens.
+    """
+
+    column: str | None = None
+    faults: Sequence[str] = ()
+    pixels: tuple[int, int] = (1280 * 28 * 28, 16384 * 28 * 28)
+    max_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
     """A benchmark.
 
     Attributes:
         title: as it is published.
-        column: name of its column in ``published``; None if there is none.
         spatial: whether it is one of the seven; else it guards general abilities.
         questions: number of rows of the complete data; None if it is not known.
         media, metric, licence, source: for ``ssrl benchmark --list``; source is where to get the data.
         files: paths in the folder that must exist -> MD5, or None if it is not known. ``a|b`` is either.
-        faults: what the published evaluation does wrong and ``paper`` repeats, one sentence each.
         rows: the rows of a folder, in a fixed order. Raises BenchmarkError.
         prompt: the text of a row. Without ``<image>``, its images stand first.
         score: the score of a completion. ``paper`` gets the completion as the model wrote it.
         items: what the headline is a mean of; ``values`` has the value of each result.
         also: name -> items of a further figure, shown below the headline.
-        pixels: maximum number of pixels of an image.
+        most_images: largest number of images of a question.
+        pixels: maximum number of pixels of an image. Larger ones are made smaller.
+        max_tokens: maximum length of a completion in tokens.
         video: whether the images of a row are the frames of a video.
+        paper: what the published evaluation did; None if there is none, and then ``paper`` is refused.
     """
 
     title: str
-    column: str | None = None
     spatial: bool = True
     questions: int | None
     media: str
@@ -167,11 +184,27 @@ class Benchmark:
     licence: str
     source: str
     files: Mapping[str, str | None]
-    faults: Sequence[str] = ()
     rows: Callable[[Path, Recipe], Iterator[Row]]
     prompt: Callable[[Row, Recipe, Thinking], str]
     score: Callable[[Row, str, Recipe, Thinking], Score]
     items: Items = mean_of_rows
     also: Mapping[str, Items] = field(default_factory=dict)
+    most_images: int = 1
     pixels: int = 1280 * 28 * 28
+    max_tokens: int = 4096
     video: bool = False
+    paper: Paper | None = None
+
+    def published(self) -> Paper:
+        """What the published evaluation did. Raises BenchmarkError if there is none."""
+        if self.paper is None:
+            raise BenchmarkError(f"{self.title}: no published evaluation of it is known; use --recipe standard")
+        return self.paper
+
+    def pixels_of(self, recipe: Recipe) -> tuple[int, int]:
+        """The least and the largest number of pixels of an image."""
+        return self.published().pixels if recipe == "paper" else (1, self.pixels)
+
+    def max_tokens_of(self, recipe: Recipe) -> int:
+        """The maximum length of a completion in tokens."""
+        return self.published().max_tokens if recipe == "paper" else self.max_tokens

@@ -5,30 +5,29 @@ BLINK (arXiv 2404.12390), RealWorldQA (xAI 2024), MMBench (arXiv 2307.06281; its
 
 from __future__ import annotations
 
-from .contract import Benchmark, whole_groups
+from .contract import Benchmark, Paper, whole_groups
 from .multiple_choice import JUDGE, prompt, rows_of, score
 
 _MMBENCH = 1_000_000  # MMBench numbers the rotations of a question by adding multiples of this
 
 blink = Benchmark(
     title="BLINK",
-    column="BLINK",
     spatial=False,
     questions=1_901,
     media="1 to 4 images",
+    most_images=4,
     metric="accuracy",
     licence="Apache-2.0",
     source="https://opencompass.openxlab.space/utils/VLMEval/BLINK.tsv",
     files={"BLINK.tsv": "3b6649b6a662184ea046908e5506260e"},
-    faults=(JUDGE,),
     rows=rows_of("BLINK.tsv"),
     prompt=prompt,
     score=score,
+    paper=Paper(column="BLINK", faults=(JUDGE,)),
 )
 
 realworldqa = Benchmark(
     title="RealWorldQA",
-    column="RealWorldQA",
     spatial=False,
     questions=765,
     media="1 image",
@@ -36,10 +35,10 @@ realworldqa = Benchmark(
     licence="CC BY-ND 4.0",
     source="https://opencompass.openxlab.space/utils/VLMEval/RealWorldQA.tsv",
     files={"RealWorldQA.tsv": "4de008f55dc4fd008ca9e15321dc44b7"},
-    faults=(JUDGE,),
     rows=rows_of("RealWorldQA.tsv"),
     prompt=prompt,
     score=score,
+    paper=Paper(column="RealWorldQA", faults=(JUDGE,)),
 )
 
 mmbench = Benchmark(
@@ -51,9 +50,9 @@ mmbench = Benchmark(
     licence="Apache-2.0",
     source="https://opencompass.openxlab.space/utils/benchmarks/MMBench/MMBench_DEV_EN.tsv",
     files={"MMBench_DEV_EN.tsv": "b6caf1133a01c6bb705cf753bb527ed8"},
-    faults=(JUDGE, "The published figures are of the test split, whose answers only a server knows."),
     rows=rows_of("MMBench_DEV_EN.tsv", unit=lambda facts, images: str(int(facts["index"]) % _MMBENCH)),
     prompt=prompt,
     score=score,
     items=lambda results, values, recipe: whole_groups(results, values, lambda result: result.unit),
+    paper=Paper(faults=(JUDGE, "The published figures are of the test split, whose answers only a server knows.")),
 )

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from ..form import Thinking
 from .completions import after_thinking, last_box
-from .contract import Benchmark, BenchmarkError, Recipe, Row, Score
+from .contract import Benchmark, BenchmarkError, Paper, Recipe, Row, Score
 from .tables import need, parquet_images, records
 
 FACTOR = 2.0
@@ -105,19 +105,21 @@ def _score(row: Row, completion: str, recipe: Recipe, thinking: Thinking) -> Sco
 
 benchmark = Benchmark(
     title="QSpatial+",
-    column="QSp+",
     questions=101,
     media="1 image",
     metric="share of distances within a factor of 2",
     licence="see the source",
     source="https://huggingface.co/datasets/andrewliao11/Q-Spatial-Bench (split QSpatial_plus)",
     files={},
-    faults=(
-        "The prompt templates are fetched when it runs and are empty without a network: the form is not asked for.",
-        "1,200 becomes 100.5: the mean of 1 and 200.",
-        "An unknown unit counts as the distance 0.",
-    ),
     rows=_rows,
     prompt=_prompt,
     score=_score,
+    paper=Paper(
+        column="QSp+",
+        faults=(
+            "The prompt templates are fetched when it runs and are empty without a network: the form is not asked for.",
+            "1,200 becomes 100.5: the mean of 1 and 200.",
+            "An unknown unit counts as the distance 0.",
+        ),
+    ),
 )

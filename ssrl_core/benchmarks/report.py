@@ -62,7 +62,7 @@ def finish_benchmark(
         "questions": evaluated.rows,
         "failed": dict(evaluated.failed.most_common()),
         "notes": list(evaluated.notes),
-        "faults": list(benchmark.faults) if recipe == "paper" else [],
+        "faults": list(benchmark.published().faults) if recipe == "paper" else [],
         "published": _published(benchmark, plan, against, low=table[0].low, high=table[0].high, score=table[0].score),
         "lines": [asdict(line) for line in table],
     }
@@ -78,7 +78,8 @@ def _published(
 ) -> dict[str, Any] | None:
     """The published figure, the difference to it, and whether it is in the interval; None if there is none."""
     model = against or model_of(str(plan["model"].get("model", "")))
-    value = figure(model, plan["thinking"], benchmark.column) if model else None
+    column = benchmark.paper.column if benchmark.paper else None
+    value = figure(model, plan["thinking"], column) if model else None
     if value is None:
         return None
     return {"model": model, "score": value, "difference": score - value, "within": low <= value <= high}

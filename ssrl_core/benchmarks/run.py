@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
+from math import isqrt
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..evaluate.folder import EvaluationError, continued, records_of
 from ..evaluate.form import Forms, check_template
@@ -20,6 +23,11 @@ from ..plugins.installed import InstalledPlugin
 from .contract import Benchmark, BenchmarkError, Recipe, Result, Row
 from .video import bounded
 
+REMEDY = (
+    "Does the model follow the instruction in its prompts? --thinking asks for another form, and --max-tokens allows "
+    "longer completions"
+)
+
 FORMAT = 1
 """Format version of the results; incremented with every change of the content of their files."""
 
@@ -28,18 +36,46 @@ class Question:
     """A row as a prompt with images. The images are read at the first access."""
 
     def __init__(self, row: Row, benchmark: Benchmark, recipe: Recipe, thinking: Thinking) -> None:
-        self.row, self._benchmark, self.video = row, benchmark, benchmark.video
+        self.row, self._most, self.video = row, benchmark.most_images, benchmark.video
+        self._pixels = benchmark.pixels_of(recipe)
         self._text = benchmark.prompt(row, recipe, thinking)
 
     @cached_property
     def images(self) -> tuple[Any, ...]:
-        """The images, each with at most the pixels that the benchmark allows. Raises BenchmarkError."""
-        return tuple(bounded(image, self._benchmark.pixels) for image in self.row.images())
+        """The images, each with as many pixels as the recipe allows. Raises BenchmarkError."""
+        least, most = self._pixels
+        images = tuple(bounded(image, most, least=least) for image in self.row.images())
+        if len(images) > self._most:
+            raise BenchmarkError(
+                f"question {self.row.id} has {len(images)} images, and its benchmark states at most {self._most} "
+                "(Benchmark.most_images)"
+            )
+        return images
 
     @cached_property
     def prompt(self) -> str:
         """The text with ``<image>`` for each image."""
         return self._text if "<image>" in self._text else "<image>" * len(self.images) + self._text
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """A prompt with the longest text of the questions, and as many images, as large, as any of them may have.
+
+    A server is started with limits for it.
+    """
+
+    prompt: str
+    images: tuple[Any, ...]
+    video: bool
+
+    @classmethod
+    def of(cls, benchmark: Benchmark, rows: Iterable[Row], recipe: Recipe, thinking: Thinking) -> Longest:
+        """The longest prompt of a benchmark. No image is read."""
+        text = max((benchmark.prompt(row, recipe, thinking) for row in rows), key=len).replace("<image>", "")
+        side = isqrt(benchmark.pixels_of(recipe)[1])
+        images = (Image.new("RGB", (side, side)),) * benchmark.most_images
+        return cls("<image>" * len(images) + text, images, benchmark.video)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +180,7 @@ def evaluate_benchmark(
     recipe: Recipe = "standard",
     thinking: Thinking = "none",
     questions: int | None = None,
-    sampling: Sampling = Sampling(max_tokens=4096),  # noqa: B008 (frozen)
+    sampling: Sampling | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluated:
     """The results of a model on the first questions of a benchmark. Results in the folder are not asked for again.
@@ -160,7 +196,7 @@ def evaluate_benchmark(
         recipe: see ``contract.Recipe``.
         thinking: whether the model is asked to think.
         questions: number of questions, from the first; None for all.
-        sampling: how completions are sampled.
+        sampling: how completions are sampled; None for the most likely tokens, as many as the recipe allows.
         on_progress: called with the number of finished questions, and of all that were missing at the start.
 
     Raises:
@@ -168,10 +204,11 @@ def evaluate_benchmark(
         BenchmarkError: the data are not those of the benchmark.
     """
     _, notes = check(name, benchmark, data)
+    sampling = sampling or Sampling(max_tokens=benchmark.max_tokens_of(recipe))
     rows = list(islice(benchmark.rows(data, recipe), questions))
     if written := getattr(model, "written", None):
         check_template(thinking, written)
-    forms, failed = Forms(thinking, known=written is not None), Counter[str]()
+    forms, failed = Forms(thinking, known=written is not None, effect="", remedy=REMEDY), Counter[str]()
     plan = plan_of(name, benchmark, plugin, data, recipe, thinking)
     plan |= {"model": dict(model.facts), "sampling": asdict(sampling)}
     with continued(folder, plan, Result.light) as (keep, results):
@@ -189,7 +226,9 @@ def evaluate_benchmark(
         if missing:
             asked = (Question(rows[index], benchmark, recipe, thinking) for index in missing)
             numbered = _readable(zip(missing, asked, strict=True), failed)
-            outcomes = _unless_the_first_fails(model.answer(numbered, sampling), title=benchmark.title)
+            outcomes = _unless_the_first_fails(
+                model.answer(numbered, sampling), title=benchmark.title, part="video" in model.facts
+            )
             take(outcomes, judge, failed, total=len(missing), on_progress=on_progress)
         wanted = [result for result in records_of(folder, Result.light) if result.index < len(rows)]
         return Evaluated(rows, wanted, failed, (*notes, *forms.notes()))
@@ -207,14 +246,18 @@ def _readable(questions: Iterable[Numbered], failed: Counter[str]) -> Iterator[N
 
 
 def _unless_the_first_fails(
-    outcomes: Iterable[tuple[Numbered, Written | Failed]], *, title: str
+    outcomes: Iterable[tuple[Numbered, Written | Failed]], *, title: str, part: bool
 ) -> Iterator[tuple[Numbered, Written | Failed]]:
+    """The outcomes. Raises EvaluationError if the first one is a failure; ``part``: videos are sent as one part."""
     for number, (numbered, outcome) in enumerate(outcomes):
         if number == 0 and isinstance(outcome, Failed):
             images = len(numbered[1].images)
+            sent, remedy = f"{images} images", f"images, {images} in a prompt (vLLM: --limit-mm-per-prompt)"
+            if part and getattr(numbered[1], "video", False):
+                sent, remedy = f"a video of {images} frames", "videos; --video images sends the frames as images"
             raise EvaluationError(
-                f"{title}: the first request failed: {outcome}. It had {images} images: does the server take images, "
-                "and that many in a prompt (vLLM: --limit-mm-per-prompt)?"
+                f"{title}: the first request failed: {outcome}\nIt had {sent}: the context of the model must hold them "
+                f"and the server must take {remedy}"
             )
         yield numbered, outcome
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..form import Thinking
 from .completions import final_text, shown, with_form
-from .contract import Benchmark, BenchmarkError, Recipe, Row, Score
+from .contract import Benchmark, BenchmarkError, Paper, Recipe, Row, Score
 from .multiple_choice import unit_of_image
 from .tables import Images, find_below, images_at, need, records, tsv_rows
 
@@ -91,15 +91,17 @@ def _score(row: Row, completion: str, recipe: Recipe, thinking: Thinking) -> Sco
 
 benchmark = Benchmark(
     title="Spatial457",
-    column="457",
     questions=None,
     media="1 image",
     metric="accuracy with number words, 1 to 9 for Yes, 0 for No, and vehicles of one class",
     licence="Apache-2.0",
     source="https://opencompass.openxlab.space/utils/VLMEval/Spatial457.tsv or hub: RyanWW/Spatial457",
     files={"Spatial457.tsv|questions/L5_collision.json": "1f24f5a7b2cadc3d33a8a66ecf92ca68"},
-    faults=("A boxed answer after thinking counts as wrong: only 'Answer' in the JSON template is found.",),
     rows=_rows,
     prompt=_prompt,
     score=_score,
+    paper=Paper(
+        column="457",
+        faults=("A boxed answer after thinking counts as wrong: only 'Answer' in the JSON template is found.",),
+    ),
 )

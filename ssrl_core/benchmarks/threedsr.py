@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .contract import Benchmark, Item, Recipe, Result, mean_of_rows, whole_groups
+from .contract import Benchmark, Item, Paper, Recipe, Result, mean_of_rows, whole_groups
 from .multiple_choice import JUDGE, prompt, rows_of, score
 
 
@@ -30,17 +30,22 @@ def _circular(results: Sequence[Result], values: Sequence[float], recipe: Recipe
 
 benchmark = Benchmark(
     title="3DSRBench",
-    column="3DSR",
     questions=11_686,
     media="1 image",
     metric="accuracy of questions whose rows, circular and flipped, are all right",
     licence="see the source",
     source="https://opencompass.openxlab.space/utils/VLMEval/3DSRBench.tsv",
     files={"3DSRBench.tsv": "610516a0b4710595545b7613c60524e8"},
-    faults=("The published figure seems to be the accuracy over all rows instead of the metric of the authors.", JUDGE),
     rows=rows_of("3DSRBench.tsv", key="qid", unit=lambda facts, images: facts["qid"][:8]),
     prompt=prompt,
     score=score,
     items=_items,
     also={"all rows": mean_of_rows, "flip": _flip, "circular": _circular, "circular and flip": _whole},
+    paper=Paper(
+        column="3DSR",
+        faults=(
+            "The published figure seems to be the accuracy over all rows instead of the metric of the authors.",
+            JUDGE,
+        ),
+    ),
 )

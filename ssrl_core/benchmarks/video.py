@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import sqrt
+from math import ceil, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,17 @@ from .contract import BenchmarkError
 _KEPT = 2  # videos whose frames stay in memory
 
 
-def bounded(image: Image.Image, pixels: int) -> Image.Image:
-    """The image, made smaller if it has more pixels. The aspect ratio is kept up to rounding."""
-    size = _size(image.width, image.height, pixels)
+def bounded(image: Image.Image, most: int, *, least: int = 1) -> Image.Image:
+    """The image, resized if its number of pixels is not in [least, most]. The aspect ratio is kept up to rounding."""
+    size = _size(image.width, image.height, most, least)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
-def _size(width: int, height: int, pixels: int) -> tuple[int, int]:
-    scale = min(1.0, sqrt(pixels / (width * height)))
+def _size(width: int, height: int, most: int, least: int = 1) -> tuple[int, int]:
+    pixels = width * height
+    if pixels < least:
+        return ceil(width * sqrt(least / pixels)), ceil(height * sqrt(least / pixels))
+    scale = min(1.0, sqrt(most / pixels))
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
@@ -38,6 +41,7 @@ def frames(path: Path, count: int, pixels: int) -> tuple[Image.Image, ...]:
     """
     try:
         import av
+        from av.video.reformatter import VideoReformatter
     except ImportError as err:
         raise BenchmarkError("videos need PyAV: pip install 'ssrl-core[benchmarks]'") from err
     if not path.is_file():
@@ -48,11 +52,12 @@ def frames(path: Path, count: int, pixels: int) -> tuple[Image.Image, ...]:
             stream.thread_type = "AUTO"
             total = stream.frames or _count(path)
             wanted = set(positions(total, count))
-            chosen = []
+            chosen, scaler = [], VideoReformatter()  # one for all frames: it keeps the filter
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
                     width, height = _size(frame.width, frame.height, pixels)
-                    chosen.append(frame.to_image(width=width, height=height, interpolation="BICUBIC"))
+                    small = scaler.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
+                    chosen.append(small.to_image())
     except (av.FFmpegError, IndexError, OSError, ValueError) as err:
         raise BenchmarkError(f"{path}: not readable as a video ({err}). Download it again") from err
     if len(chosen) < len(wanted):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..form import Thinking
 from .completions import final_text, letter_of, with_form
-from .contract import Benchmark, BenchmarkError, Recipe, Row, Score
+from .contract import Benchmark, BenchmarkError, Paper, Recipe, Row, Score
 from .tables import find_below, images_at, need, records
 
 _FILE = "ViewSpatial-Bench.json"
@@ -67,19 +67,24 @@ def _score(row: Row, completion: str, recipe: Recipe, thinking: Thinking) -> Sco
 
 benchmark = Benchmark(
     title="ViewSpatial",
-    column="View",
     questions=5_712,
     media="1 to 32 images",
+    most_images=32,
     metric="accuracy",
     licence="Apache-2.0",
     source="https://huggingface.co/datasets/lidingm/ViewSpatial-Bench",
     files={_FILE: None},
-    faults=(
-        "Every image is forced to 420 x 280 pixels.",
-        "Without images, the commonest answer of a question type scores more than any model that it lists.",
-        "The article 'a' counts as the letter A.",
-    ),
     rows=_rows,
     prompt=_prompt,
     score=_score,
+    paper=Paper(
+        column="View",
+        faults=(
+            "Every image is forced to 420 x 280 pixels.",
+            "Without images, the commonest answer of a question type scores more than any model that it lists.",
+            "The article 'a' counts as the letter A.",
+        ),
+        pixels=(1, _SIZE[0] * _SIZE[1]),
+        max_tokens=4096,
+    ),
 )

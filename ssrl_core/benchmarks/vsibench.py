@@ -15,7 +15,7 @@ import numpy as np
 
 from ..form import Thinking
 from .completions import LETTER, final_text, letter_of, number_of, with_form
-from .contract import Benchmark, BenchmarkError, Item, Recipe, Result, Row, Score, mean_of_rows
+from .contract import Benchmark, BenchmarkError, Item, Paper, Recipe, Result, Row, Score, mean_of_rows
 from .tables import need, records
 from .video import frames
 
@@ -92,18 +92,13 @@ def _items(results: Sequence[Result], values: Sequence[float], recipe: Recipe) -
 
 benchmark = Benchmark(
     title="VSI-Bench",
-    column="VSI",
     questions=5_130,
     media="1 video",
+    most_images=max(FRAMES.values()),
     metric="mean of 8 types: accuracy of letters, mean relative accuracy of numbers",
     licence="Apache-2.0",
     source="https://huggingface.co/datasets/nyu-visionx/VSI-Bench (unzip the three archives)",
     files={"|".join(_FILES): None},
-    faults=(
-        "The labels of the options stand twice in the prompt.",
-        "Without thinking, 'A.' and '4 tables' count as wrong: the whole text must be the letter or the number.",
-        "The relative error must be below a threshold instead of at most the threshold.",
-    ),
     rows=_rows,
     prompt=_prompt,
     score=_score,
@@ -111,4 +106,14 @@ benchmark = Benchmark(
     also={"all rows": mean_of_rows},
     pixels=_PIXELS,
     video=True,
+    paper=Paper(
+        column="VSI",
+        faults=(
+            "The labels of the options stand twice in the prompt.",
+            "Without thinking, 'A.' and '4 tables' count as wrong: the whole text must be the letter or the number.",
+            "The relative error must be below a threshold instead of at most the threshold.",
+        ),
+        pixels=(1, _PIXELS),
+        max_tokens=4096,
+    ),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..form import Thinking
 from .completions import LETTER, choices, final_text, letter_of, with_form
-from .contract import Benchmark, BenchmarkError, Item, Recipe, Result, Row, Score, whole_groups
+from .contract import Benchmark, BenchmarkError, Item, Paper, Recipe, Result, Row, Score, whole_groups
 from .tables import find_below, images_at, need, records
 
 _FILES = {"A": "controlled_images_dataset.json", "B": "controlled_clevr_dataset.json"}
@@ -69,20 +69,24 @@ def _sets(results: Sequence[Result], values: Sequence[float], recipe: Recipe) ->
 
 benchmark = Benchmark(
     title="What'sUp",
-    column="What'sUp",
     questions=820,
     media="1 image",
     metric="accuracy",
     licence="MIT",
     source="https://github.com/amitakamath/whatsup_vlms (Controlled_Images A and B)",
     files=dict.fromkeys(_FILES.values()),
-    faults=(
-        "The right caption is always option A: a model that always answers A scores 100%.",
-        "Without thinking, any text with a capital A counts as right.",
-    ),
     rows=_rows,
     prompt=_prompt,
     score=_score,
     also={"pairs": _pairs, "sets of four": _sets},
     pixels=512 * 28 * 28,
+    paper=Paper(
+        column="What'sUp",
+        faults=(
+            "The right caption is always option A: a model that always answers A scores 100%.",
+            "Without thinking, any text with a capital A counts as right.",
+        ),
+        pixels=(1, 512 * 28 * 28),
+        max_tokens=4096,
+    ),
 )

@@ -13,7 +13,7 @@ from ..benchmarks.contract import Benchmark, BenchmarkError, Recipe, Row
 from ..benchmarks.installed import load, names
 from ..benchmarks.published import MODELS
 from ..benchmarks.report import finish_benchmark, overall
-from ..benchmarks.run import Question, check, evaluate_benchmark, missing_media
+from ..benchmarks.run import Longest, check, evaluate_benchmark, missing_media
 from ..errors import did_you_mean
 from ..evaluate import EvaluationError, Sampling
 from ..evaluate.folder import LOG
@@ -24,7 +24,6 @@ from .model import (
     Concurrency,
     EndpointURL,
     Engine,
-    MaxTokens,
     ModelName,
     ModelPath,
     Retries,
@@ -108,7 +107,10 @@ def command(
         Literal["images", "part"], typer.Option(help="vllm, endpoint: send frames as images, or as one video part.")
     ] = "images",
     temperature: Temperature = 0.0,
-    max_tokens: MaxTokens = 4096,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum length of a completion in tokens; by default that of the benchmark."),
+    ] = None,
     seed: SamplingSeed = 0,
     batch: Batch = 8,
     concurrency: Concurrency = 16,
@@ -143,29 +145,32 @@ def command(
             raise BenchmarkError(f"{one}: files are missing; 'ssrl benchmark {one} --data {data} --check' says which")
     if only_check:
         raise typer.Exit(0 if all(checked.values()) else 1)
+    longest = {one: max_tokens or benchmark.max_tokens_of(recipe) for one, (benchmark, _, _) in found.items()}
     parent = output or Path("runs/benchmark") / f"{Path(model or name or '').name}-{recipe}-{thinking}"
-    asked = the_model(
+    model_of_options = the_model(
         model, engine, endpoint, name,
-        log=parent / LOG, batch=batch, concurrency=concurrency, retries=retries, timeout=timeout, max_tokens=max_tokens,
+        log=parent / LOG, batch=batch, concurrency=concurrency, retries=retries, timeout=timeout,
+        max_tokens=max(longest.values()),
         body=json_object("--body", body), template=json_object("--template", template), video=video == "part",
-        examples=lambda: [
-            Question(rows[0], found[one][0], recipe, thinking) for one, rows in checked.items()
-        ],
+        examples=lambda: [Longest.of(found[one][0], rows, recipe, thinking) for one, rows in checked.items()],
+        room=1.1,  # the longest text may not have the most tokens
     )  # fmt: skip
-    sampling, summaries = Sampling(temperature, max_tokens, seed), []
+    summaries = []
     failed: dict[str, int] = {}
-    for one, (benchmark, plugin, _) in found.items():
-        sys.stderr.write(f"{benchmark.title}: {min(len(checked[one]), questions or len(checked[one])):,} questions\n")
-        folder = folder_with(benchmark, one, data)
-        with progress_bar() as on_progress:
-            evaluated = evaluate_benchmark(
-                one, benchmark, plugin, folder, asked, parent / one, recipe=recipe, thinking=thinking,
-                questions=questions, sampling=sampling, on_progress=on_progress,
-            )  # fmt: skip
-        failed |= {f"{one}: {reason}": n for reason, n in evaluated.failed.items()}
-        if evaluated.results:
+    with model_of_options as asked:
+        for one, (benchmark, plugin, _) in found.items():
             total = len(checked[one])
-            summaries.append(finish_benchmark(one, benchmark, parent / one, evaluated, total=total, against=against))
+            sys.stderr.write(f"{benchmark.title}: {min(total, questions or total):,} questions\n")
+            with progress_bar("questions") as on_progress:
+                evaluated = evaluate_benchmark(
+                    one, benchmark, plugin, folder_with(benchmark, one, data), asked, parent / one,
+                    recipe=recipe, thinking=thinking, questions=questions,
+                    sampling=Sampling(temperature, longest[one], seed), on_progress=on_progress,
+                )  # fmt: skip
+            failed |= {f"{one}: {reason}": n for reason, n in evaluated.failed.items()}
+            if evaluated.results:
+                finished = finish_benchmark(one, benchmark, parent / one, evaluated, total=total, against=against)
+                summaries.append(finished)
     if summaries:
         facts = {"benchmarks": summaries, "overall": overall(summaries, spatial=SPATIAL)}
         show(facts, as_text, as_json=as_json)

@@ -82,14 +82,14 @@ def command(
     folder = (
         output or Path("runs/eval") / f"{mix.stem}-{Path(model or name or '').name}{f'-{thinking}' if thinking else ''}"
     )
-    asked = the_model(
+    model_of_options = the_model(
         model, engine, endpoint, name,
         log=folder / LOG, batch=batch, concurrency=concurrency, retries=retries, timeout=timeout, max_tokens=max_tokens,
         body=json_object("--body", body), template=json_object("--template", template),
         examples=lambda: list(loaded.some_of_each()),
     )  # fmt: skip
     sampling = Sampling(temperature, max_tokens, seed)
-    with progress_bar() as on_progress:
+    with model_of_options as asked, progress_bar() as on_progress:
         evaluation = evaluate(loaded, asked, folder, samples=samples, sampling=sampling, on_progress=on_progress)
     if evaluation.answers:
         show(finish(folder, evaluation, notes=notes), as_text, as_json=as_json)

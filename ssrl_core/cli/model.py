@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,7 @@ def json_object(option: str, text: str) -> dict[str, Any]:
         raise EvaluationError(f"{option} {text!r}: not a JSON object ({err})") from err
 
 
+@contextmanager
 def the_model(
     model: str | None,
     engine: str,
@@ -55,21 +57,36 @@ def the_model(
     body: dict[str, Any],
     template: dict[str, Any],
     examples: Callable[[], Sequence[Prompted]],
+    room: float = 1.5,
     video: bool = False,
-) -> Model:
-    """The model that the options name. ``examples`` are prompts with the most images. Raises EvaluationError."""
+) -> Iterator[Model]:
+    """The model that the options name; its server ends with the block.
+
+    Args:
+        model, engine, ..., template, video: see the options.
+        log: file for the output of a server that is started.
+        examples: of each kind of prompts, those with the most images included.
+        room: see ``serving.command_for``.
+
+    Raises:
+        EvaluationError: the options do not go together, or the model cannot be used.
+    """
     if template and endpoint:
         raise EvaluationError("--template: a server has its own; try --body '{\"chat_template_kwargs\": {...}}'")
     match model, endpoint, name, engine:
         case str(), None, None, "transformers":
-            return Transformers(model, batch=batch, template=template)
+            yield Transformers(model, batch=batch, template=template)
         case str(), None, None, "vllm":
-            server = command_for(examples(), model, max_tokens=max_tokens)
-            return Served(model, log=log, command=server, concurrency=concurrency, template=template, video=video)
+            command = command_for(examples(), model, max_tokens=max_tokens, room=room)
+            with Served(
+                model, log=log, command=command, concurrency=concurrency, template=template, video=video
+            ) as served:
+                yield served
         case None, str(), str(), "transformers":
-            return Endpoint(
+            yield Endpoint(
                 endpoint, name, concurrency=concurrency, retries=retries, timeout=timeout, body=body, video=video
             )
-    raise EvaluationError(
-        "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
-    )
+        case _:
+            raise EvaluationError(
+                "which model? Either --model PATH, with --engine transformers or vllm, or --endpoint URL --name MODEL"
+            )

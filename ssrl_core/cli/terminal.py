@@ -38,7 +38,7 @@ def counted(reasons: dict[str, int]) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int], None]]:
+def progress_bar(unit: str = "samples") -> Iterator[Callable[[int, int], None]]:
     """A function for ``on_progress``. Draws a bar on a terminal; otherwise writes a line to stderr every 5%."""
     start = time.monotonic()
     if sys.stderr.isatty():
@@ -48,7 +48,7 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
         columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("", total=None, rate="")
-            yield lambda done, total: progress.update(bar, completed=done, total=total, rate=_rate(done, start))
+            yield lambda done, total: progress.update(bar, completed=done, total=total, rate=_rate(done, start, unit))
         return
     last = 0.0
 
@@ -57,7 +57,7 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
         if done / total >= last + 0.05 or (done == total and last < 1):
             last = done / total
             left = (time.monotonic() - start) * (total - done) / done
-            sys.stderr.write(f"{done} of {total} samples, {_rate(done, start)}, {left:.0f} s left\n")
+            sys.stderr.write(f"{done} of {total} {unit}, {_rate(done, start, unit)}, {left:.0f} s left\n")
 
     yield write
 
@@ -83,5 +83,5 @@ def live_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]
         yield lambda done, total, name: progress.update(bar, completed=done, total=total, description=name)
 
 
-def _rate(done: int, start: float) -> str:
-    return f"{done / max(time.monotonic() - start, 1e-9):.0f} samples/s"
+def _rate(done: int, start: float, unit: str) -> str:
+    return f"{done / max(time.monotonic() - start, 1e-9):.0f} {unit}/s"

@@ -26,10 +26,14 @@ class Forms:
     Args:
         thinking: the mode of the mix.
         known: whether it is known what the chat template writes of a completion.
+        effect: what follows for completions that lack the form, for the warning.
+        remedy: what to do if most lack it.
     """
 
-    def __init__(self, thinking: Thinking, *, known: bool) -> None:
-        self._thinking, self._known = thinking, known
+    def __init__(
+        self, thinking: Thinking, *, known: bool, effect: str = " and earn nothing", remedy: str = REMEDY
+    ) -> None:
+        self._thinking, self._known, self._effect, self._remedy = thinking, known, effect, remedy
         self._seen = self._opened = 0
         self._faults: Counter[str] = Counter()
         self._example = self._warning = ""
@@ -61,10 +65,10 @@ class Forms:
             return
         reasons = ", ".join(f"{n} x {fault}" for fault, n in self._faults.most_common())
         self._warning = (
-            f"{lacking} of the first {self._seen} completions lack the required form and earn nothing (thinking: "
+            f"{lacking} of the first {self._seen} completions lack the required form{self._effect} (thinking: "
             f"{self._thinking}): {reasons}. For example {self._example}"
         )
-        logger.warning("%s\n%s", self._warning, REMEDY)
+        logger.warning("%s\n%s", self._warning, self._remedy)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""

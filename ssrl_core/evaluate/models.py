@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +73,9 @@ class Failed:
     reason: str
     again: bool = False
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 class Model(Protocol):
     """Anything that completes prompts."""
@@ -110,9 +114,13 @@ class Transformers:
         self._processor = load_processor(path)
         self.written = written(self._processor, name=path, settings=self._template)
 
+    @cached_property
+    def _model(self) -> Any:
+        return load_model(self._path, device=self._device)
+
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its completion, in order."""
-        model, processor = load_model(self._path, device=self._device), self._processor
+        model, processor = self._model, self._processor
         waiting = iter(examples)
         while group := list(islice(waiting, self._batch)):
             completions = complete(

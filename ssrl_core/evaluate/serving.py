@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,14 @@ VLLM = (
 """Command line of vLLM. It uses vLLM's neutral generation settings instead of those of the model."""
 
 
-def command_for(examples: Sequence[Prompted], model: str, *, max_tokens: int) -> tuple[str, ...]:
+def command_for(examples: Sequence[Prompted], model: str, *, max_tokens: int, room: float = 1.5) -> tuple[str, ...]:
     """vLLM's command line for prompts like the examples, with limits that save memory.
-
-    The longest sequence that vLLM must hold is 1.5 times the longest prompt of an example, and the completion.
 
     Args:
         examples: of each kind of prompts, those with the most images included.
         model: a local folder, or a name on the Hugging Face hub, for which the length of prompts is estimated.
         max_tokens: of a completion.
+        room: length of the longest prompt that vLLM must hold, over that of the longest example.
 
     Raises:
         EvaluationError: vLLM cannot run here, or the processor of the model does not fit it.
@@ -60,7 +59,7 @@ def command_for(examples: Sequence[Prompted], model: str, *, max_tokens: int) ->
     else:
         family = family_of(model) or FAMILIES[0]
         longest, most = max(estimate_tokens(example, family) for example in examples), 2**31
-    length = min(longest * 3 // 2 + max_tokens, most)
+    length = min(int(longest * room) + max_tokens, most)
     limits = json.dumps(media_limits(examples)).replace("{", "{{").replace("}", "}}")  # the command is a template
     # See ``verl.vllm_cpu`` for the reason.
     whole = () if gpu else ("--no-enable-chunked-prefill",)
@@ -71,7 +70,7 @@ _PATIENCE = 1800.0  # seconds; loading and compiling a large model takes long
 
 
 class Served:
-    """A model in a server that is started for the evaluation.
+    """A model in a server. The server starts with the first request and ends with the ``with`` block of the model.
 
     Args:
         path: a local folder, or a name on the Hugging Face hub.
@@ -92,21 +91,28 @@ class Served:
         template: Mapping[str, Any] | None = None,
         video: bool = False,
     ) -> None:
-        self._video = video
+        self._video, self._running, self._url = video, ExitStack(), ""
         self._path, self._log, self._command, self._concurrency = path, log, command, concurrency
         self._body = {"chat_template_kwargs": dict(template)} if template else {}
         self.facts: dict[str, Any] = {"engine": Path(command[0]).name, "model": path, "version": version(path)}
-        self.facts |= {"template": dict(template)} if template else {}
+        self.facts |= ({"template": dict(template)} if template else {}) | ({"video": True} if video else {})
         check_folder(path)
         self.written = written(load_processor(path), name=path, settings=template)
 
     def answer(self, examples: Iterable[Numbered], sampling: Sampling) -> Iterator[tuple[Numbered, Written | Failed]]:
         """Each example with its outcome, in the order of the responses."""
-        with running(self._command, self._path, log=self._log) as url:
-            asked = Endpoint(
-                url, self._path, concurrency=self._concurrency, body=self._body, video=self._video, written=self.written
-            )
-            yield from asked.answer(examples, sampling)
+        self._url = self._url or self._running.enter_context(running(self._command, self._path, log=self._log))
+        asked = Endpoint(
+            self._url, self._path,
+            concurrency=self._concurrency, body=self._body, video=self._video, written=self.written,
+        )  # fmt: skip
+        yield from asked.answer(examples, sampling)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
 
 
 @contextmanager
@@ -128,7 +134,7 @@ def running(command: Sequence[str], model: str, *, log: Path) -> Iterator[str]:
     finally:
         server.terminate()
         try:
-            server.wait(timeout=60)
+            server.wait(timeout=20)  # vLLM waits for its clients, also for those of requests that were given up
         except subprocess.TimeoutExpired:
             server.kill()
 
