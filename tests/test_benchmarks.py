@@ -264,13 +264,28 @@ def test_a_model_that_does_not_think_is_noticed_early_with_an_example(miniatures
         (
             "spatialeval",
             lambda f: (f / "SpatialEval.tsv").write_text("a\tb\n1\t2\n"),
-            "no columns 'index' and 'question'",
+            "no column 'index'",
         ),
         ("spatialeval", lambda f: cut(f / "SpatialEval.tsv"), "download it again"),
+        ("spatialeval", lambda f: head(f / "SpatialEval.tsv"), "there are no questions of SpatialEval"),
+        ("realworldqa", lambda f: edit(f / "RealWorldQA.tsv", "image", "picture"), "no column 'image'; it has"),
+        (
+            "realworldqa",
+            lambda f: edit(f / "RealWorldQA.tsv", "answer", "solution"),
+            "it has no 'answer'; it has index",
+        ),
+        (
+            "mmbench",
+            lambda f: edit(f / "MMBench_DEV_EN.tsv", "1000001", "b1"),
+            "not readable as MMBench .*invalid literal",
+        ),
+        ("3dsrbench", lambda f: edit(f / "3DSRBench.tsv", "VIN6MS02-1", "VIN6MS02-flip"), "'VIN6MS02-flip' .* twice"),
+        ("vsibench", lambda f: edit(f / "test.jsonl", '"62"', '"many"'), "'many' is no number"),
+        ("vsibench", lambda f: edit(f / "test.jsonl", '"B"', '"Z"'), "'Z' of question '1'.* none of its options A, B"),
         ("viewspatial", lambda f: (f / "ViewSpatial-Bench.json").write_text("{}"), "holds no list of records"),
         ("viewspatial", lambda f: (f / "ViewSpatial-Bench.json").write_text('[{"a": 1}]'), "it has no 'question_type'"),
         ("vsibench", lambda f: (f / "test.jsonl").write_text('{"id": 1'), "not readable"),
-        ("qspatial", lambda f: shutil.rmtree(f / "data"), "no QSpatial_plus"),
+        ("qspatial", lambda f: shutil.rmtree(f / "data"), r"no \*\*/QSpatial_plus\*\.parquet. It has no files"),
         ("spatial457", lambda f: (f / "questions/L4_occ.json").unlink(), "L4_occ.json"),
     ],
 )
@@ -279,7 +294,17 @@ def test_a_folder_that_is_not_the_benchmark_is_refused_with_what_is_missing(mini
     data = shutil.copytree(folder / name, tmp_path / name)
     spoil(data)
     with pytest.raises(BenchmarkError, match=said):
-        check(name, BENCHMARKS[name][0], data)
+        check(BENCHMARKS[name][0], data)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    path.write_text(text.replace(old, new))
+    assert path.read_text() != text
+
+
+def head(path):
+    path.write_text(path.read_text().partition("\n")[0])
 
 
 def cut(path):
@@ -350,13 +375,16 @@ def test_the_command_checks_lists_and_explains(miniatures, tmp_path):
     listed = json.loads(said("benchmark", "--list", "--json").stdout)
     assert {facts["name"] for facts in listed} == set(BENCHMARKS) and all(facts["source"] for facts in listed)
     whole = said("benchmark", "spatial457", "--data", str(folder), "--check")
-    assert whole.exit_code == 0 and "28 questions, complete" in whole.stdout
+    assert whole.exit_code == 0 and "28 questions; no file is missing; how many there should be" in whole.stdout
     part = said("benchmark", "spatialeval", "--data", str(folder), "--check")
-    assert part.exit_code == 1 and "8 questions instead of 4,635" in part.output and "MD5" in part.output
+    assert part.exit_code == 1 and "8 questions of SpatialEval instead of 4,635" in part.output and "MD5" in part.output
     data = shutil.copytree(folder / "whatsup", tmp_path / "whatsup")
     (data / "controlled_images/mug_on_table.jpeg").unlink()
-    lost = said("benchmark", "whatsup", "--data", str(tmp_path), "--check")
-    assert lost.exit_code == 1 and "1 files are missing, e.g." in lost.output
+    lost = said("benchmark", "whatsup", "vsibench", "--data", str(tmp_path), "--check")
+    assert lost.exit_code == 1 and "(1), the first is" in lost.output and "mug_on_table.jpeg" in lost.output
+    assert "is not VSI-Bench: there is no test.jsonl" in lost.output  # the others are checked too
+    refused = said("benchmark", "whatsup", "--data", str(tmp_path), "--model", "m")
+    assert refused.exit_code != 0 and "mug_on_table.jpeg" in str(refused.exception)
     unknown = said("benchmark", "whatsop", "--data", str(folder), "--check")
     assert "Did you mean 'whatsup'?" in str(unknown.exception)
     out = tmp_path / "results"

@@ -163,7 +163,8 @@ class Benchmark:
         spatial: whether it is one of the seven; else it guards general abilities.
         questions: number of rows of the complete data; None if it is not known.
         media, metric, licence, source: for ``ssrl benchmark --list``; source is where to get the data.
-        files: paths in the folder that must exist -> MD5, or None if it is not known. ``a|b`` is either.
+        files: files that must exist in the folder, as patterns of ``Path.glob`` -> MD5, or None if it is not known.
+            ``a|b`` is either; the MD5 is that of ``a``.
         rows: the rows of a folder, in a fixed order. Raises BenchmarkError.
         prompt: the text of a row. Without ``<image>``, its images stand first.
         score: the score of a completion. ``paper`` gets the completion as the model wrote it.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..form import Thinking
 from .completions import CHOICE, choices, final_text, letter_of, loose_letter, with_form
-from .contract import BenchmarkError, Recipe, Row, Score
-from .tables import Images, options_of, tsv_rows
+from .contract import Recipe, Row, Score
+from .tables import Images, need, options_of, tsv_rows
 
 JUDGE = (
     "By default a language model extracts the answer where rules find none, and after three failures a random option "
@@ -37,16 +37,13 @@ def rows_of(
         for facts, images in tsv_rows(folder / file):
             if not keep(facts):
                 continue
-            options, answer = options_of(facts), facts.get("answer", "").strip().upper()
-            letters = "ABCDEFGHIJ"[: len(options)]
-            if key not in facts or (options and answer not in tuple(letters)):
-                raise BenchmarkError(
-                    f"{folder / file}, index {facts['index']}: the answer {answer!r} is none of the options "
-                    f"{', '.join(letters)}, or it has no {key!r}. Is it the file of this benchmark?"
-                )
+            name, question, answer = need(
+                facts, key, "question", "answer", where=f"{folder / file}, index {facts['index']}"
+            )
+            options = options_of(facts)
             yield Row(
-                id=facts[key], kind=kind(facts), unit=unit(facts, images), question=facts["question"],
-                truth=answer if options else facts.get("answer", ""), options=options, images=images,
+                id=name, kind=kind(facts), unit=unit(facts, images), question=question,
+                truth=answer.strip().upper() if options else answer, options=options, images=images,
                 facts={"hint": facts["hint"]} if "hint" in facts else {},
             )  # fmt: skip
 

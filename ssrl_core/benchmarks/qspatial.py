@@ -13,10 +13,11 @@ from statistics import fmean
 
 from ..form import Thinking
 from .completions import after_thinking, last_box
-from .contract import Benchmark, BenchmarkError, Paper, Recipe, Row, Score
+from .contract import Benchmark, Paper, Recipe, Row, Score
 from .tables import need, parquet_images, records
 
 FACTOR = 2.0
+_FILE = "**/QSpatial_plus*.parquet"
 _CENTIMETRES = {
     **dict.fromkeys(("meters", "meter", "m", "metre", "metres"), 100.0),
     **dict.fromkeys(("centimeters", "centimeter", "cm"), 1.0),
@@ -36,7 +37,7 @@ _THINK = "Think first, inside <think> </think>."
 
 
 def _rows(folder: Path, recipe: Recipe) -> Iterator[Row]:
-    path = _file(folder)
+    path = sorted(folder.glob(_FILE))[0]
     for number, record in enumerate(records(path)):
         question, value, unit = need(record, "question", "answer_value", "answer_unit", where=f"{path}, row {number}")
         kind = str(record.get("question_type") or "distance")
@@ -46,13 +47,6 @@ def _rows(folder: Path, recipe: Recipe) -> Iterator[Row]:
             truth=f"{distance:.6g} cm" if distance else "",
             images=parquet_images(path, number), facts={"cm": distance},
         )  # fmt: skip
-
-
-def _file(folder: Path) -> Path:
-    found = sorted(folder.rglob("QSpatial_plus*.parquet"))
-    if not found:
-        raise BenchmarkError(f"{folder}: there is no QSpatial_plus*.parquet. Download it: {benchmark.source}")
-    return found[0]
 
 
 def _truth(value: object, unit: str) -> float:
@@ -110,7 +104,7 @@ benchmark = Benchmark(
     metric="share of distances within a factor of 2",
     licence="see the source",
     source="https://huggingface.co/datasets/andrewliao11/Q-Spatial-Bench (split QSpatial_plus)",
-    files={},
+    files={_FILE: None},
     rows=_rows,
     prompt=_prompt,
     score=_score,

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
 from math import isqrt
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from PIL import Image
 
+from ..errors import SSRLError
 from ..evaluate.folder import EvaluationError, continued, records_of
 from ..evaluate.form import Forms, check_template
 from ..evaluate.models import Failed, Model, Numbered, Sampling, Written
@@ -100,11 +101,10 @@ class Evaluated:
         return len(self.asked)
 
 
-def check(name: str, benchmark: Benchmark, folder: Path, *, checksums: bool = False) -> tuple[list[Row], list[str]]:
+def check(benchmark: Benchmark, folder: Path, *, checksums: bool = False) -> tuple[list[Row], list[str]]:
     """The rows of a folder, and sentences on how it differs from the published data.
 
     Args:
-        name: of the benchmark.
         benchmark: the benchmark.
         folder: with its data.
         checksums: compare the checksums that are known. This reads all of the files.
@@ -115,23 +115,55 @@ def check(name: str, benchmark: Benchmark, folder: Path, *, checksums: bool = Fa
     if not folder.is_dir():
         raise BenchmarkError(f"{folder}: this folder does not exist. {benchmark.title}: {benchmark.source}")
     notes = []
-    for names, md5 in benchmark.files.items():
-        path = next((folder / file for file in names.split("|") if (folder / file).is_file()), None)
-        if path is None:
+    for path, md5 in data_files(benchmark, folder).items():
+        if checksums and md5 and (found := _md5(path)) != md5:
+            notes.append(f"{path}: MD5 {found} instead of {md5}: another version, or damaged")
+    rows = read_rows(benchmark, folder, "standard")
+    if benchmark.questions is not None and len(rows) != benchmark.questions:
+        notes.append(f"{len(rows):,} questions of {benchmark.title} instead of {benchmark.questions:,}")
+    return rows, notes
+
+
+def data_files(benchmark: Benchmark, folder: Path) -> dict[Path, str | None]:
+    """Files of a benchmark -> MD5, or None if it is not known. Raises BenchmarkError if one is missing."""
+    found: dict[Path, str | None] = {}
+    for patterns, md5 in benchmark.files.items():
+        first, *others = patterns.split("|")
+        paths = [path for pattern in (first, *others) for path in sorted(folder.glob(pattern))]
+        if not paths:
             raise BenchmarkError(
-                f"{folder} is not {benchmark.title}: there is no {' or '.join(names.split('|'))}. It has "
+                f"{folder} is not {benchmark.title}: there is no {' or '.join((first, *others))}. It has "
                 f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'no files'}. Get it: {benchmark.source}"
             )
-        if checksums and md5 and path == folder / names.split("|")[0] and (found := _md5(path)) != md5:
-            notes.append(f"{path}: MD5 {found} instead of {md5}: another version, or damaged.")
-    rows = list(benchmark.rows(folder, "standard"))
-    if twice := [row for row, count in Counter(row.id for row in rows).items() if count > 1]:
-        raise BenchmarkError(f"{folder}: question {twice[0]!r} of {benchmark.title} occurs twice")
-    if benchmark.questions is not None and len(rows) != benchmark.questions:
-        notes.append(
-            f"{name}: {len(rows):,} questions instead of {benchmark.questions:,}: this is not all of the data."
-        )
-    return rows, notes
+        found.setdefault(paths[0], md5 if paths[0].match(first) else None)
+    return found
+
+
+def read_rows(benchmark: Benchmark, folder: Path, recipe: Recipe) -> list[Row]:
+    """All rows of a folder. Raises BenchmarkError if it has none, or they are not those of the benchmark."""
+    try:
+        rows = list(benchmark.rows(folder, recipe))
+    except SSRLError:
+        raise
+    except Exception as err:  # anything that the data of another version may cause
+        raise BenchmarkError(
+            f"{folder}: not readable as {benchmark.title} ({type(err).__name__}: {err}). Is it another version of the "
+            f"data, or damaged? {benchmark.title}: {benchmark.source}"
+        ) from err
+    if not rows:
+        raise BenchmarkError(f"{folder}: there are no questions of {benchmark.title}. Download it again")
+    known = set[str]()
+    for row in rows:
+        letters = tuple(ascii_uppercase[: len(row.options)])
+        if letters and row.truth not in letters:
+            raise BenchmarkError(
+                f"{folder}: the answer {row.truth!r} of question {row.id!r} of {benchmark.title} is none of its "
+                f"options {', '.join(letters)}. Is it another version of the data?"
+            )
+        if row.id in known:
+            raise BenchmarkError(f"{folder}: question {row.id!r} of {benchmark.title} occurs twice")
+        known.add(row.id)
+    return rows
 
 
 def missing_media(rows: Sequence[Row]) -> list[str]:
@@ -155,17 +187,13 @@ def plan_of(
     name: str, benchmark: Benchmark, plugin: InstalledPlugin, folder: Path, recipe: Recipe, thinking: Thinking
 ) -> dict[str, Any]:
     """Everything that the results depend on besides model and sampling, in plain JSON types."""
-    data = {}
-    for names in benchmark.files:
-        path = next(folder / file for file in names.split("|") if (folder / file).is_file())
-        data[path.name] = sha256(path)[:16]
     return {
         "format": FORMAT,
         "benchmark": name,
         "version": f"{plugin.distribution} {plugin.version}",
         "recipe": recipe,
         "thinking": thinking,
-        "data": data,
+        "data": {path.name: sha256(path)[:16] for path in data_files(benchmark, folder)},
     }
 
 
@@ -203,9 +231,9 @@ def evaluate_benchmark(
         EvaluationError: the folder has something else or is in use, or the model cannot be queried.
         BenchmarkError: the data are not those of the benchmark.
     """
-    _, notes = check(name, benchmark, data)
+    _, notes = check(benchmark, data)
     sampling = sampling or Sampling(max_tokens=benchmark.max_tokens_of(recipe))
-    rows = list(islice(benchmark.rows(data, recipe), questions))
+    rows = read_rows(benchmark, data, recipe)[:questions]
     if written := getattr(model, "written", None):
         check_template(thinking, written)
     forms, failed = Forms(thinking, known=written is not None, effect="", remedy=REMEDY), Counter[str]()

@@ -38,11 +38,14 @@ _JSON_FORM = "Write your response into this json template: {'Reasoning': '<your 
 
 
 def _rows(folder: Path, recipe: Recipe) -> Iterator[Row]:
-    table = folder / "Spatial457.tsv"
+    table, seen = folder / "Spatial457.tsv", set[str]()
     if table.is_file():
         for facts, images in tsv_rows(table):
             index, level, truth = need(facts, "index", "category", "answer", where=f"{table}, index {facts['index']}")
+            seen.add(level)
             yield _row(f"{level}/{index}", level, unit_of_image(facts, images), facts["question"], truth, images)
+        if missing := [level for level in LEVELS if level not in seen]:
+            raise BenchmarkError(f"{table}: it has no questions of {', '.join(missing)}: this is not all of the data")
         return
     for level in LEVELS:
         path = folder / "questions" / f"{level}.json"
@@ -96,7 +99,9 @@ benchmark = Benchmark(
     metric="accuracy with number words, 1 to 9 for Yes, 0 for No, and vehicles of one class",
     licence="Apache-2.0",
     source="https://opencompass.openxlab.space/utils/VLMEval/Spatial457.tsv or hub: RyanWW/Spatial457",
-    files={"Spatial457.tsv|questions/L5_collision.json": "1f24f5a7b2cadc3d33a8a66ecf92ca68"},
+    files=dict.fromkeys(
+        (f"Spatial457.tsv|questions/{level}.json" for level in LEVELS), "1f24f5a7b2cadc3d33a8a66ecf92ca68"
+    ),
     rows=_rows,
     prompt=_prompt,
     score=_score,

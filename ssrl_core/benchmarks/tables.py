@@ -72,8 +72,8 @@ def tsv_rows(path: Path) -> Iterator[tuple[dict[str, str], Images]]:
         reader = csv.reader(lines, delimiter="\t", strict=True)
         try:
             header = next(reader, [])
-            if "question" not in header or "index" not in header:
-                raise BenchmarkError(f"{path}: its first line has no columns 'index' and 'question': {header[:8]}")
+            if missing := [name for name in ("index", "question", "image") if name not in header]:
+                raise BenchmarkError(f"{path}: its first line has no column {missing[0]!r}; it has {header[:8]}")
             start = lines.offset
             for cells in reader:
                 if len(cells) != len(header):

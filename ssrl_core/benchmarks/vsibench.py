@@ -41,6 +41,8 @@ def _rows(folder: Path, recipe: Recipe) -> Iterator[Row]:
     for name, source, scene, kind, question, truth, options in sorted(rows, key=lambda row: (row[1], row[2])):
         if kind not in _TYPES:
             raise BenchmarkError(f"{path}, id {name}: question type {kind!r} is not one of {', '.join(_TYPES)}")
+        if not options and _float(str(truth)) is None:
+            raise BenchmarkError(f"{path}, id {name}: it has no options, and its answer {truth!r} is no number")
         yield Row(
             id=str(name), kind=kind, unit=f"{source}/{scene}", question=question, truth=str(truth),
             options=tuple(_LABEL.sub("", option) for option in options or ()),

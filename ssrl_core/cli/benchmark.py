@@ -72,9 +72,24 @@ def list_as_text(facts: Sequence[Mapping[str, Any]]) -> str:
     return table(rows)
 
 
-def folder_with(benchmark: Benchmark, name: str, data: Path) -> Path:
+def folder_with(name: str, data: Path) -> Path:
     """The folder of a benchmark: ``data/NAME`` if it exists, else ``data``."""
     return data / name if (data / name).is_dir() else data
+
+
+def say_whether_complete(name: str, benchmark: Benchmark, data: Path) -> bool:
+    """Print what the data of a benchmark lack; False if they lack anything."""
+    try:
+        rows, notes = check(benchmark, folder_with(name, data), checksums=True)
+    except BenchmarkError as err:
+        typer.echo(f"{name}: {err}")
+        return False
+    lost = missing_media(rows)
+    if lost:
+        notes.append(f"files of images or videos are missing ({len(lost):,}), the first is {lost[0]}")
+    count = "complete" if benchmark.questions else "no file is missing; how many there should be is not known"
+    typer.echo(f"{name}: {len(rows):,} questions; {'; '.join(notes) or count}")
+    return not notes
 
 
 def command(
@@ -131,20 +146,17 @@ def command(
         )
     found = {one: (*load(one), data) for one in dict.fromkeys(benchmarks)}
     checked: dict[str, list[Row]] = {}
-    for one, (benchmark, _, _) in found.items():
-        rows, notes = check(one, benchmark, folder_with(benchmark, one, data), checksums=only_check)
-        lost = missing_media(rows)
-        checked[one] = rows
-        said = [*notes, *([f"{one}: {len(lost):,} files are missing, e.g. {lost[0]}"] if lost else [])]
-        for note in said:
-            sys.stderr.write(f"ssrl: {note}\n")
-        if only_check:
-            typer.echo(f"{one}: {len(rows):,} questions, {'incomplete' if said else 'complete'}")
-            checked[one] = [] if said else rows
-        elif lost:
-            raise BenchmarkError(f"{one}: files are missing; 'ssrl benchmark {one} --data {data} --check' says which")
     if only_check:
-        raise typer.Exit(0 if all(checked.values()) else 1)
+        complete = [say_whether_complete(one, benchmark, data) for one, (benchmark, _, _) in found.items()]
+        raise typer.Exit(0 if all(complete) else 1)
+    for one, (benchmark, _, _) in found.items():
+        checked[one], notes = check(benchmark, folder_with(one, data))
+        for note in notes:
+            sys.stderr.write(f"ssrl: {note}\n")
+        if lost := missing_media(checked[one]):
+            raise BenchmarkError(
+                f"{one}: files of images or videos are missing ({len(lost):,}), the first is {lost[0]}"
+            )
     longest = {one: max_tokens or benchmark.max_tokens_of(recipe) for one, (benchmark, _, _) in found.items()}
     parent = output or Path("runs/benchmark") / f"{Path(model or name or '').name}-{recipe}-{thinking}"
     model_of_options = the_model(
@@ -163,7 +175,7 @@ def command(
             sys.stderr.write(f"{benchmark.title}: {min(total, questions or total):,} questions\n")
             with progress_bar("questions") as on_progress:
                 evaluated = evaluate_benchmark(
-                    one, benchmark, plugin, folder_with(benchmark, one, data), asked, parent / one,
+                    one, benchmark, plugin, folder_with(one, data), asked, parent / one,
                     recipe=recipe, thinking=thinking, questions=questions,
                     sampling=Sampling(temperature, longest[one], seed), on_progress=on_progress,
                 )  # fmt: skip

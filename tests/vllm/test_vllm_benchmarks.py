@@ -27,7 +27,7 @@ def server(miniatures, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     """The URL of a vLLM server with limits for all miniatures, and its log."""
     module, data = miniatures
     found = [(load(name)[0], data / name) for name in module.COUNTS]
-    longest = [Longest.of(b, check(b.title, b, folder)[0], "standard", "none") for b, folder in found]
+    longest = [Longest.of(b, check(b, folder)[0], "standard", "none") for b, folder in found]
     command = *command_for(longest, KEPT, max_tokens=TOKENS, room=1.1), "--enforce-eager"
     log = tmp_path_factory.mktemp("server") / "log"
     with pytest.MonkeyPatch.context() as patch:
