@@ -338,8 +338,8 @@ def test_the_report_compares_with_the_published_figure_and_shows_wrong_answers(m
     page = (tmp_path / "report.html").read_text()
     wrong = sum(result.value == 0 for result in evaluated.results)
     assert page.count("data:image/jpeg") == wrong > 3 and "Where is object" in page
-    assert overall([summary], spatial=7)["why"] == "not whole: SpatialEval"
-    assert overall([summary | {"whole": True}] * 7, spatial=7)["mean"] == pytest.approx(summary["lines"][0]["score"])
+    assert overall([summary])["why"] == "not whole: SpatialEval"
+    assert overall([summary | {"whole": True}] * 7)["mean"] == pytest.approx(summary["lines"][0]["score"])
 
 
 def test_differences_without_an_effect_are_rarely_significant_and_with_one_often():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..evaluate.folder import EvaluationError
-from ..form import Thinking
+from ..form import Thinking as Thinking
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -160,7 +160,6 @@ class Benchmark:
 
     Attributes:
         title: as it is published.
-        spatial: whether it is one of the seven; else it guards general abilities.
         questions: number of rows of the complete data; None if it is not known.
         media, metric, licence, source: for ``ssrl benchmark --list``; source is where to get the data.
         files: files that must exist in the folder, as patterns of ``Path.glob`` -> MD5, or None if it is not known.
@@ -178,7 +177,6 @@ class Benchmark:
     """
 
     title: str
-    spatial: bool = True
     questions: int | None
     media: str
     metric: str

@@ -12,7 +12,6 @@ _MMBENCH = 1_000_000  # MMBench numbers the rotations of a question by adding mu
 
 blink = Benchmark(
     title="BLINK",
-    spatial=False,
     questions=1_901,
     media="1 to 4 images",
     most_images=4,
@@ -28,7 +27,6 @@ blink = Benchmark(
 
 realworldqa = Benchmark(
     title="RealWorldQA",
-    spatial=False,
     questions=765,
     media="1 image",
     metric="accuracy",
@@ -43,7 +41,6 @@ realworldqa = Benchmark(
 
 mmbench = Benchmark(
     title="MMBench DEV",
-    spatial=False,
     questions=None,
     media="1 image",
     metric="accuracy of questions whose rotations are all right",

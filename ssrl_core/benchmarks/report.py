@@ -13,7 +13,7 @@ from ..files import written_whole
 from ..pages import data_url, page
 from ..resume import write_json
 from .contract import Benchmark, BenchmarkError, Recipe, Result, Row
-from .published import figure, model_of
+from .published import COLUMNS, figure, model_of
 from .run import Evaluated
 from .statistics import lines
 from .video import bounded
@@ -51,7 +51,7 @@ def finish_benchmark(
     summary = {
         "benchmark": name,
         "title": benchmark.title,
-        "spatial": benchmark.spatial,
+        "spatial": benchmark.paper is not None and benchmark.paper.column in COLUMNS,
         "metric": benchmark.metric if recipe == "standard" else "as published",
         "whole": whole,
         "model": plan["model"],
@@ -114,17 +114,17 @@ def _pictures(row: Row) -> list[dict[str, Any]]:
     return [{"url": data_url(image), "width": image.width} for image in shown]
 
 
-def overall(summaries: Sequence[Mapping[str, Any]], *, spatial: int) -> dict[str, Any]:
-    """The mean of the spatial benchmarks if all are there and whole, else the reason why there is none.
+def overall(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of the seven spatial benchmarks if all are there and whole, else the reason why there is none.
 
-    Args:
-        summaries: see ``finish_benchmark``.
-        spatial: number of spatial benchmarks that the mean needs.
+    ``summaries``: see ``finish_benchmark``.
     """
     seven = [summary for summary in summaries if summary["spatial"]]
+    if not seven:
+        return {"mean": None, "why": ""}
     parts = [summary["title"] for summary in seven if not summary["whole"]]
     if parts:
         return {"mean": None, "why": f"not whole: {', '.join(parts)}"}
-    if len(seven) < spatial:
-        return {"mean": None, "why": f"{len(seven)} of {spatial} spatial benchmarks"}
+    if len(seven) < len(COLUMNS):
+        return {"mean": None, "why": f"{len(seven)} of the {len(COLUMNS)} spatial benchmarks"}
     return {"mean": sum(summary["lines"][0]["score"] for summary in seven) / len(seven), "why": ""}

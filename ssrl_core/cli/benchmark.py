@@ -11,10 +11,10 @@ import typer
 
 from ..benchmarks.contract import Benchmark, BenchmarkError, Recipe, Row
 from ..benchmarks.installed import load, names
-from ..benchmarks.published import MODELS
+from ..benchmarks.published import COLUMNS, MODELS
 from ..benchmarks.report import finish_benchmark, overall
 from ..benchmarks.run import Longest, check, evaluate_benchmark, missing_media
-from ..errors import did_you_mean
+from ..errors import PluginError, did_you_mean
 from ..evaluate import EvaluationError, Sampling
 from ..evaluate.folder import LOG
 from ..form import Thinking
@@ -36,9 +36,6 @@ from .model import (
 )
 from .terminal import AsJson, counted, progress_bar, show, table
 
-SPATIAL = 7
-"""Spatial benchmarks of the published table."""
-
 
 def as_text(facts: Mapping[str, Any]) -> str:
     """The table of a run for a terminal."""
@@ -55,14 +52,23 @@ def as_text(facts: Mapping[str, Any]) -> str:
             name = summary["benchmark"] if head else f"  {line['name']}"
             rows.append((name, str(line["n"]), *shares, *rest, *end))
     mean = facts["overall"]
-    last = f"mean of the {SPATIAL}: {mean['mean']:.3f}" if mean["mean"] is not None else f"no mean: {mean['why']}"
-    return f"{table(rows)}\n{last}"
+    last = f"\nno mean of the {len(COLUMNS)}: {mean['why']}" if mean["why"] else ""
+    if mean["mean"] is not None:
+        last = f"\nmean of the {len(COLUMNS)}: {mean['mean']:.3f}"
+    return table(rows) + last
 
 
 def listed() -> list[dict[str, Any]]:
-    """Facts of all installed benchmarks."""
+    """Facts of all installed benchmarks. One that cannot be loaded has the reason as its source."""
     keys = "title", "questions", "media", "metric", "licence", "source"
-    return [{"name": name} | {key: getattr(load(name)[0], key) for key in keys} for name in names()]
+    facts = []
+    for name in names():
+        try:
+            benchmark = load(name)[0]
+            facts.append({"name": name} | {key: getattr(benchmark, key) for key in keys})
+        except PluginError as err:
+            facts.append({"name": name} | dict.fromkeys(keys) | {"source": str(err)})
+    return facts
 
 
 def list_as_text(facts: Sequence[Mapping[str, Any]]) -> str:
@@ -184,7 +190,7 @@ def command(
                 finished = finish_benchmark(one, benchmark, parent / one, evaluated, total=total, against=against)
                 summaries.append(finished)
     if summaries:
-        facts = {"benchmarks": summaries, "overall": overall(summaries, spatial=SPATIAL)}
+        facts = {"benchmarks": summaries, "overall": overall(summaries)}
         show(facts, as_text, as_json=as_json)
         sys.stderr.write(f"reports: {parent}/*/report.html\n")
     if failed:

@@ -16,7 +16,7 @@ from ssrl_core.benchmarks.run import Longest, check
 from ssrl_core.cli import app
 from ssrl_core.evaluate.serving import command_for, running
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(480)
 
 KEPT = str(Path(__file__).parents[2] / "examples" / "tiny_vlm" / "model")
 TOKENS = 24
