@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ssrl_core.benchmarks.completions import final_text, letter_of, number_of
 from ssrl_core.benchmarks.contract import BenchmarkError, Item, Result
 from ssrl_core.benchmarks.installed import load, names
 from ssrl_core.benchmarks.report import finish_benchmark, overall
-from ssrl_core.benchmarks.run import check, evaluate_benchmark
+from ssrl_core.benchmarks.run import Longest, Question, check, evaluate_benchmark
 from ssrl_core.benchmarks.statistics import bootstrap, compare_results, headline, interval, lines, sign_flips
 from ssrl_core.benchmarks.video import bounded, frames, positions
 from ssrl_core.cli import app
@@ -27,6 +28,7 @@ from ssrl_core.evaluate.folder import ANSWERS
 from ssrl_core.evaluate.models import Failed, Written
 
 BENCHMARKS = {name: load(name) for name in names()}
+KEPT = Path(__file__).parents[1] / "examples" / "tiny_vlm" / "model"
 
 
 class Says:
@@ -312,6 +314,56 @@ def cut(path):
     path.write_bytes(text[: text.rindex(b"\t")])
 
 
+# Pixels of the images of a miniature (96 x 64) in ``paper``, and the maximum length of a completion there.
+PUBLISHED = {
+    "whatsup": (96 * 64, 4096),
+    "viewspatial": (420 * 280, 4096),
+    "vsibench": (96 * 64, 4096),
+} | dict.fromkeys(
+    ("3dsrbench", "spatialeval", "spatial457", "qspatial", "blink", "realworldqa", "mmbench"), (1280 * 28 * 28, 2048)
+)
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_images_and_lengths_of_paper_are_the_published_ones(miniatures, tmp_path, name):
+    _, folder = miniatures
+    least, tokens = PUBLISHED[name]
+    for recipe, pixels, length in (("standard", 96 * 64, 4096), ("paper", least, tokens)):
+        model = Says(lambda row: "A")
+        run(name, folder / name, tmp_path / recipe, model, recipe=recipe, questions=3)
+        sizes = {image.width * image.height for question in model.asked for image in question.images}
+        assert all(pixels <= size < 1.02 * pixels for size in sizes), (recipe, sizes)
+        assert json.loads((tmp_path / recipe / "plan.json").read_text())["sampling"]["max_tokens"] == length
+    if name == "vsibench":  # 128 frames, or all that the video has
+        assert len(model.asked[0].images) == 40
+
+
+@pytest.mark.parametrize("recipe", ["standard", "paper"])
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_the_limits_of_a_server_hold_for_every_question(miniatures, name, recipe):
+    _, folder = miniatures
+    benchmark = BENCHMARKS[name][0]
+    rows = list(benchmark.rows(folder / name, recipe))
+    longest = Longest.of(benchmark, rows, recipe, "required")
+    assert longest.prompt.count("<image>") == len(longest.images) and longest.video == benchmark.video
+    area = longest.images[0].width * longest.images[0].height
+    for row in rows:
+        question = Question(row, benchmark, recipe, "required")
+        assert len(question.prompt) <= len(longest.prompt) and len(question.images) <= len(longest.images)
+        assert all(image.width * image.height <= 1.01 * area for image in question.images)
+
+
+def test_a_question_with_more_images_than_its_benchmark_states_is_named(miniatures, tmp_path):
+    _, folder = miniatures
+    benchmark, plugin = BENCHMARKS["viewspatial"]
+    fewer = replace(benchmark, most_images=10)
+    out = tmp_path / "out"
+    evaluated = evaluate_benchmark("viewspatial", fewer, plugin, folder / "viewspatial", Says(the_truth), out)
+    assert list(evaluated.failed) == [
+        "no question: question 1 has 11 images, and its benchmark states at most 10 (Benchmark.most_images)"
+    ]
+
+
 def test_frames_are_evenly_spaced_from_the_first_to_the_last(miniatures, tmp_path):
     _, folder = miniatures
     film = folder / "vsibench/scannet/scene0001_00.mp4"
@@ -392,6 +444,28 @@ def test_the_command_checks_lists_and_explains(miniatures, tmp_path):
         run("whatsup", folder / "whatsup", out / model / "whatsup", Says(lambda row: "A", name=model))
     compared = said("compare", str(out / "one"), str(out / "two"))
     assert compared.exit_code == 0 and "McNemar" in compared.stdout and "one" in compared.stdout
+
+
+def test_two_checkpoints_of_the_small_model_are_evaluated_and_compared(miniatures, tmp_path, one_thread):
+    pytest.importorskip("transformers", reason="the 'train' extra is not installed")
+    from safetensors.torch import load_file, save_file
+
+    _, folder = miniatures
+    other = shutil.copytree(KEPT, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"].flip(0).contiguous()  # it writes other words
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    for model in (KEPT, other):
+        words = ["benchmark", "spatialeval", "viewspatial", "--data", str(folder), "--model", str(model)]
+        words += ["--max-tokens", "6", "-o", str(tmp_path / "out" / model.name)]
+        asked = CliRunner().invoke(app(["benchmark"]), words, catch_exceptions=False)
+        assert asked.exit_code == 0 and "no mean of the 7: not whole: SpatialEval, ViewSpatial" in asked.stdout
+    texts = [path.read_text() for path in sorted((tmp_path / "out").glob("*/*/answers.jsonl"))]
+    assert [len(text.splitlines()) for text in texts] == [8, 6, 8, 6] and len(set(texts)) == 4
+    compared = CliRunner().invoke(
+        app(["compare"]), ["compare", *(str(tmp_path / "out" / m) for m in ("model", "other"))]
+    )
+    assert "spatialeval" in compared.stdout and "McNemar" in compared.stdout and "model.version: " in compared.stdout
 
 
 def test_a_result_survives_its_line_of_json(miniatures, tmp_path):

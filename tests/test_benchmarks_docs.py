@@ -138,6 +138,10 @@ def test_the_benchmark_of_ones_own_is_listed_checked_run_and_compared(corners, r
     assert "mean of the 7" not in asked.stdout and "7 spatial" not in asked.stdout
     refused = run(f"ssrl benchmark corners --data {corners} --model M --recipe paper")
     assert "no published evaluation of it is known" in str(refused.exception)
+    (corners / "3.jpg").write_bytes(b"no picture")
+    damaged = run(f"ssrl benchmark corners --data {corners} --model M -o damaged")
+    assert damaged.exit_code == 1 and re.search(r"corners +9 +0.556", damaged.stdout)  # 5 of 9: it is not wrong
+    assert re.search(r"retries them: 1 x corners: no question: .*3\.jpg: not readable as an image", damaged.stderr)
     (corners / "3.jpg").unlink()
     assert "3.jpg" in run(f"ssrl benchmark corners --data {corners} --check").stdout
 
