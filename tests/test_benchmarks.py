@@ -174,6 +174,8 @@ def test_a_macro_mean_weighs_strata_and_its_bootstrap_draws_units():
     items = [Item("a", 1.0, "u", 1.0)] * 30 + [Item("b", 1.0, "v", 0.0)] * 10
     assert headline(items) == 0.5
     assert set(np.round(bootstrap(items), 6)) == {0.0, 0.5, 1.0}
+    wrong = [item._replace(value=0.0) for item in items]
+    assert interval(wrong)[0] == 0 and 0.05 < interval(wrong)[1] < 0.15  # 40 wrong answers are not certainty
 
 
 @pytest.mark.parametrize(

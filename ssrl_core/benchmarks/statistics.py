@@ -1,8 +1,8 @@
 """Headline with interval, blind baseline and chance of a benchmark, and the comparison of two results.
 
-A headline is a weighted mean of the means of strata. If all of its values are 0 or 1 and there is one stratum, its
-interval is Wilson's for the number of independent answers: the number of items over the design effect of questions
-that share a unit. Else it is a percentile interval of a bootstrap that draws whole units.
+A headline is a weighted mean of the means of strata. If all of its values are 0 or 1 and there is one stratum, or all
+are 0 or all are 1, its interval is Wilson's for the number of independent answers: the number of items over the design
+effect of questions that share a unit. Else it is a percentile interval of a bootstrap that draws whole units.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def sign_flips(items: Sequence[Item], *, seed: int = 0) -> float:
 
 def interval(items: Sequence[Item]) -> tuple[float, float]:
     """The 95% interval of a headline; see the docstring of the module."""
-    if len({item.stratum for item in items}) > 1 or any(item.value not in (0, 1) for item in items):
+    values = {item.value for item in items}
+    several = len({item.stratum for item in items}) > 1 or not values <= {0, 1}
+    if several and values not in ({0}, {1}):  # of equal values a bootstrap would be certain
         low, high = np.quantile(bootstrap(items), [0.025, 0.975])
         return float(low), float(high)
     n, p = len(items) / _design_effect(items), fmean(item.value for item in items)
