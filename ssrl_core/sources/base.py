@@ -63,22 +63,18 @@ def doubts(image: SourceImage) -> Iterator[str]:
             yield f"its depth is from {low:g} to {high:g} m. The scale may be wrong, or the depth inverse or relative"
 
 
-class FileSource(ABC):
-    """Images in files of a store.
+class Collection(ABC):
+    """Things with ids in files of a store: their order, and the digest of the files.
 
     Attributes:
         store: folder of the files.
-        has_depth: whether the images have depth.
-        index: ids of the images.
+        index: ids of the images, scenes or clips.
     """
 
     blocks = 2  # of a file that the digest covers; 64 for files that contain many images
 
     if TYPE_CHECKING:
         store: Store
-
-        @property
-        def has_depth(self) -> bool: ...
 
         @property
         def index(self) -> Index: ...
@@ -94,18 +90,6 @@ class FileSource(ABC):
     def image_id(self, position: int) -> str:
         """The id at a position, in the order of the index."""
         return self.index.id(position)
-
-    def load(self, image_id: str) -> SourceImage:
-        """One image, with depth if the source has depth.
-
-        Raises:
-            SourceRejected: a file is missing or damaged, or depth does not fit the image.
-        """
-        return self._decode(image_id, self.read(image_id, depth=self.has_depth))
-
-    def load_rgb(self, image_id: str) -> SourceImage:
-        """As ``load``, but without depth: its file is not read."""
-        return self._decode(image_id, self.read(image_id, depth=False))
 
     def digest(self) -> str:
         """A text that changes if the set of files or the content of a file changes.
@@ -128,6 +112,39 @@ class FileSource(ABC):
         path, number = file
         return f"{path} {self.store.fingerprint(path, blocks=self.blocks if number < MOST_HASHED else 0)}"
 
+    @abstractmethod
+    def files(self) -> Iterator[str]:
+        """Relative paths of all files on which the images depend."""
+
+    def facts(self) -> Iterable[str]:
+        """What the images depend on besides the content of ``files``."""
+        return ()
+
+
+class FileSource(Collection):
+    """Images in files of a store.
+
+    Attributes:
+        has_depth: whether the images have depth.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def has_depth(self) -> bool: ...
+
+    def load(self, image_id: str) -> SourceImage:
+        """One image, with depth if the source has depth.
+
+        Raises:
+            SourceRejected: a file is missing or damaged, or depth does not fit the image.
+        """
+        return self._decode(image_id, self.read(image_id, depth=self.has_depth))
+
+    def load_rgb(self, image_id: str) -> SourceImage:
+        """As ``load``, but without depth: its file is not read."""
+        return self._decode(image_id, self.read(image_id, depth=False))
+
     def _decode(self, image_id: str, files: Files) -> SourceImage:
         # Depth and intrinsics belong to the pixels as stored, whatever the EXIF orientation.
         stored = self.has_depth or files.intrinsics is not None
@@ -146,11 +163,3 @@ class FileSource(ABC):
     @abstractmethod
     def read(self, image_id: str, *, depth: bool) -> Files:
         """The contents of the files of one image. Raises SourceRejected."""
-
-    @abstractmethod
-    def files(self) -> Iterator[str]:
-        """Relative paths of all files on which the images depend."""
-
-    def facts(self) -> Iterable[str]:
-        """What the images depend on besides the content of ``files``."""
-        return ()

@@ -167,9 +167,7 @@ class Store:
         seen: set[tuple[int, int]] = set()
 
         def names(prefix: str) -> list[str]:
-            found = self._remote_names(prefix, skipped) if self.remote else self._local_names(prefix, skipped, seen)
-            # A folder's name ends with a slash, so that it sorts where the paths below it belong.
-            return sorted(_usable(found, skipped), reverse=True)
+            return sorted(self.names(prefix, skipped, seen), reverse=True)
 
         folders = [("", left := names(""), len(left))]
         while folders:
@@ -182,6 +180,20 @@ class Store:
                 folders.append((prefix + name, below := names(prefix + name), len(below)))
             else:
                 yield prefix + name
+
+    def names(self, prefix: str, skipped: Counter[str], seen: set[tuple[int, int]] | None = None) -> Iterator[str]:
+        """The names in one folder, in any order.
+
+        A folder's name ends with a slash, so that it sorts where the paths below it belong.
+
+        Args:
+            prefix: path of the folder, with a slash at the end; ``""`` for the folder of this object.
+            skipped: counts the entries left out, by reason.
+            seen: devices and inodes of local folders that have been listed; such a folder is empty.
+        """
+        seen = set() if seen is None else seen
+        found = self._remote_names(prefix, skipped) if self.remote else self._local_names(prefix, skipped, seen)
+        return _usable(found, skipped)
 
     def _local_names(self, prefix: str, skipped: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
         try:
