@@ -1,7 +1,7 @@
 """ssrl_core: self-supervised spatial RL with pretext tasks as plugins.
 
 This module re-exports what a plugin needs: hooks, types and errors. ``answers`` has scorers, ``drawing`` labels, grids
-and markers, ``prompts`` wordings, and ``regions`` random places in an image.
+and markers, ``prompts`` wordings, ``regions`` random places in an image, and ``views`` the geometry of posed views.
 
 It also re-exports what a program needs that uses tasks, and imports it on first use:
 

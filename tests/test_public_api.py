@@ -17,7 +17,7 @@ import ssrl_core
 HERE = Path(__file__).parent
 SNAPSHOT = HERE / "public_api.txt"
 CHANGELOG = HERE.parent / "CHANGELOG.md"
-MODULES = ("hookspecs", "types", "options", "errors", "answers", "drawing", "regions", "prompts", "testing")
+MODULES = ("hookspecs", "types", "options", "errors", "answers", "drawing", "regions", "views", "prompts", "testing")
 
 
 def public_api() -> str:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "ssrl_core"
 
-CONTRACT = {"", "hookspecs", "types", "options", "errors", "answers", "prompts", "drawing", "regions"}
+CONTRACT = {"", "hookspecs", "types", "options", "errors", "answers", "prompts", "drawing", "regions", "views"}
 LAYERS = [  # from top to bottom; different names in one layer do not import each other, except in the lowest layer
     {"__main__"},
     {"cli"},
