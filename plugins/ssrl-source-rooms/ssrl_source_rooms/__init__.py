@@ -4,7 +4,7 @@
     synthetic:?width=448&height=336&seed=7
 
 Options: ``width`` and ``height`` in pixels (default 320 and 240), ``seed``, which selects another set of rooms
-(default 0), and ``frames``, the number of frames of a clip (default 48). There are 2**31 images, and as many clips of a
+(default 0), and ``frames``, the number of frames of a clip (default 64). There are 2**31 images, and as many clips of a
 camera that moves and turns in a room, 5 frames a second, with poses. The id of an image or a clip is its position in
 decimal digits. An image depends only on seed, id and size.
 
@@ -49,7 +49,7 @@ class SyntheticSource:
     width: int = 320
     height: int = 240
     seed: int = 0
-    count: int = 48
+    count: int = 64
     has_depth: bool = field(default=True, init=False)
 
     @property

@@ -18,6 +18,7 @@ _LOW, _HIGH = 0.8, 2.0  # metres over the floor
 _DOWN, _UP = math.radians(35), math.radians(12)  # steepest pitch
 _STEP = (0.05, 0.11)  # metres a frame
 _TURN = (math.radians(3), math.radians(7))  # a frame
+_KINDS = 0.15, 0.15, 0.15, 0.4, 0.15  # shares of movements right, forward and up, and of turns sideways and up
 _SHAKE = 0.002, math.radians(0.12)  # of the hand, in metres and radians
 
 
@@ -70,8 +71,9 @@ def walk(rng: np.random.Generator, *, width: int, height: int, frames: int) -> W
     """
     scene = make_scene(rng, width=width, height=height, around=True)
     places = [(scene.camera.position, float(rng.uniform(-math.pi, math.pi)), math.radians(12))]
+    around = float(rng.choice((-1, 1)))  # one way for the whole clip, so that it shows most of the room
     while len(places) < frames:
-        places += _movement(rng, scene, *places[-1])
+        places += _movement(rng, scene, *places[-1], around=around)
     cameras = []
     for at, yaw, pitch in places[:frames]:
         shift, tilt = rng.normal(0, _SHAKE[0], 3), rng.normal(0, _SHAKE[1], 3)
@@ -81,10 +83,13 @@ def walk(rng: np.random.Generator, *, width: int, height: int, frames: int) -> W
 
 
 def _movement(
-    rng: np.random.Generator, scene: Scene, at: np.ndarray, yaw: float, pitch: float
+    rng: np.random.Generator, scene: Scene, at: np.ndarray, yaw: float, pitch: float, *, around: float
 ) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Position, yaw and pitch of a camera during one movement, which ends early at an obstacle."""
-    kind, sign = int(rng.integers(5)), float(rng.choice((-1, 1)))
+    """Position, yaw and pitch of a camera during one movement, which ends early at an obstacle.
+
+    ``around`` is the sign of all turns sideways.
+    """
+    kind, sign = int(rng.choice(5, p=_KINDS)), float(rng.choice((-1, 1)))
     step, turn = sign * rng.uniform(*_STEP), sign * rng.uniform(*_TURN)
     right = np.array([math.cos(yaw), math.sin(yaw), 0])
     way = (right, np.array([-right[1], right[0], 0]), np.array([0, 0, 1.0]))
@@ -95,7 +100,7 @@ def _movement(
                 return
             at = moved
         elif kind == 3:
-            yaw += turn
+            yaw += around * abs(turn)
         else:
             pitch += turn / 2
             if not -_UP <= pitch <= _DOWN:
