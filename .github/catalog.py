@@ -99,13 +99,13 @@ def main() -> int:
             raise SSRLError(f"the index does not have {CORE}, or cannot be reached. Nothing was checked")
         for name in names:
             checked = check(name, catalog.distributions[name], settings)
-            lines = [f"{checked.status:8}  {name} {checked.version}", *checked.faults]
+            lines = [f"{checked.status:8}  {name} {checked.version}".rstrip(), *checked.faults]
             print("\n          ".join(lines), flush=True)
             entry = catalog.distributions[name].model_copy(update={"checked": checked})
             catalog = Catalog(updated=checked.date, distributions={**catalog.distributions, name: entry})
             arguments.catalog.write_text(dump(catalog), encoding="utf-8")
     bad = [name for name in names if catalog.distributions[name].status != "passed"]
-    print(f"{len(names) - len(bad)} passed, {len(bad)} failed")
+    print(f"{len(names) - len(bad)} of {len(names)} entries passed")
     return int(arguments.strict and bool(bad))
 
 

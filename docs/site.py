@@ -14,7 +14,7 @@ import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from ssrl_core.cli.catalog import provided
+from ssrl_core.cli.catalog import provided, state
 from ssrl_core.plugins.catalog import SHIPPED, Catalog, Entry, read
 from ssrl_core.testing.badge import badge
 
@@ -74,16 +74,22 @@ def catalog_page(catalog: Catalog) -> str:
         "in a clean environment, and [`ssrl check`](conformance.md) checks its tasks. `ssrl catalog` prints this list.",
         "[Add yours](contributing.md#the-catalog).",
     ]
-    for name, entry in sorted(catalog.distributions.items()):
-        title = f"[{name}]({entry.home})" if entry.home else name
+    entries = sorted(catalog.distributions.items())
+    lines += ["", "| distribution | provides | needs | check |", "|---|---|---|---|"]
+    for name, entry in entries:
+        cells = (f"[{name}](#{name})", provided(entry, mark="`"), ", ".join(entry.needs), state(entry))
+        lines.append(f"| {' | '.join(cells)} |")
+    for name, entry in entries:
+        home = f" [Home page]({entry.home})." if entry.home else ""
         summary = "".join(f"\\{char}" if char in r"\`*_{}[]<>#|!" else char for char in entry.summary)
-        needs = f" Needs {', '.join(entry.needs)}." if entry.needs else ""
-        lines += ["", f"## {title}", "", f"![{entry.status}](catalog/{name}.svg)", "", f"{summary}."]
-        lines += ["", f"Provides {provided(entry, mark='`')}.{needs} `pip install {name}`"]
+        lines += ["", f"## {name}", "", f"![{entry.status}](catalog/{name}.svg)"]
+        lines += ["", f"{summary[0].upper()}{summary[1:]}.{home}"]
+        if entry.status != "vanished":
+            lines += ["", f"`pip install {name}`"]
         if checked := entry.checked:
             of = f" {checked.version} with ssrl-core {checked.core}" if checked.version else ""
             samples = f", {2 * checked.samples} samples of each level" if checked.samples else ""
-            lines += ["", f"Checked on {checked.date}:{of}{samples}."]
+            lines += ["", f"Checked on {checked.date}: {entry.status}{',' * bool(of)}{of}{samples}."]
             lines += ["", *(f"- `{fault.replace('`', ' ')}`" for fault in checked.faults)]
     return "\n".join(lines) + "\n"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib.util
 import json
 import subprocess
 import sys
+import time
 import tomllib
 import xml.etree.ElementTree as ET
 import zipfile
@@ -326,7 +328,7 @@ def test_entries_are_installed_from_an_index_and_checked(program, server, tmp_pa
     words = ["--catalog", path, "--index-url", server, "-n", "24", "--reports", tmp_path / "reports", "--strict"]
     monkeypatch.setattr(sys, "argv", ["catalog", *map(str, words)])
     assert program.main() == 1
-    assert capsys.readouterr().out.endswith("1 passed, 3 failed\n")
+    assert capsys.readouterr().out.endswith("1 of 4 entries passed\n")
 
     found = {name: entry.checked for name, entry in read(path).distributions.items()}
     good, bad = found["ssrl-plugin-good"], found["ssrl-plugin-bad"]
@@ -384,10 +386,19 @@ def test_new_and_changed_entries_are_selected(program, saved):
 
 
 def test_a_command_that_does_not_end_is_stopped_with_its_subprocesses(program, tmp_path):
-    settings = program.Settings((), 1, 1.0, tmp_path, None)
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import signal; signal.pause()'])"
+    settings = program.Settings((), 1, 3.0, tmp_path, None)
+    (tmp_path / "child.py").write_text(
+        "import fcntl, signal\nlock = open('lock', 'w')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "open('locked', 'w').close()\nsignal.alarm(60)\nsignal.pause()\n"
+    )
+    code = "import subprocess, sys; subprocess.run([sys.executable, 'child.py'])"
     done = program.run([sys.executable, "-c", code], settings)
-    assert (done.returncode, done.stderr) == (124, "it did not end within 1 s")
+    assert (done.returncode, done.stderr) == (124, "it did not end within 3 s")
+    assert (tmp_path / "locked").exists()
+    with open(tmp_path / "lock") as lock:
+        begin = time.monotonic()
+        fcntl.flock(lock, fcntl.LOCK_EX)  # free when the child has ended
+        assert time.monotonic() - begin < 30
 
 
 def test_the_groups_of_entry_points_are_the_kinds_of_the_catalog():

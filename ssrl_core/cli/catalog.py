@@ -50,9 +50,9 @@ def changes(old: Catalog, new: Catalog) -> list[str]:
         if name not in after:
             lines.append(f"removed  {name}")
         elif name not in before:
-            lines.append(f"added    {name}: {after[name].summary} ({_state(after[name])})")
+            lines.append(f"added    {name}: {after[name].summary} ({state(after[name])})")
         elif before[name] != after[name]:
-            states = [_state(before[name]), _state(after[name])]
+            states = [state(before[name]), state(after[name])]
             facts = before[name].model_copy(update={"checked": after[name].checked})
             parts = [" -> ".join(states)] * (states[0] != states[1]) + ["other facts"] * (facts != after[name])
             lines.append(f"changed  {name}: {'; '.join(parts) or 'checked again'}")
@@ -91,7 +91,7 @@ def text(catalog: Catalog, path: Path) -> str:
     for name, entry in catalog.distributions.items():
         checked = entry.checked
         of, on = (checked.version, str(checked.date)) if checked else ("", "")
-        cells = (name, provided(entry), ", ".join(entry.needs), _state(entry), of, on, _installed(name) or "")
+        cells = (name, provided(entry), ", ".join(entry.needs), state(entry), of, on, _installed(name) or "")
         rows.append((*(cell or "-" for cell in cells), entry.summary))
         faults += [f"{name}: {fault}" for fault in (checked.faults if checked else ())]
     where = f"shipped with ssrl-core {_installed('ssrl-core')}" if path == SHIPPED else str(path)
@@ -105,7 +105,8 @@ def provided(entry: Entry, *, mark: str = "") -> str:
     return ", ".join(name if kind == "tasks" else f"{kind[:-1]} {name}" for kind, name in parts)
 
 
-def _state(entry: Entry) -> str:
+def state(entry: Entry) -> str:
+    """The result of the last check, with the number of declared failures."""
     declared = entry.checked.declared if entry.checked else 0
     return f"{entry.status}, {declared} declared" if declared else entry.status
 

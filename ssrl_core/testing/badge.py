@@ -37,7 +37,7 @@ def badge(status: str, *, declared: int = 0, failed: int = 0, label: str = LABEL
     message = f"{failed} failed" if status == "failed" and failed else status
     if status == "passed" and declared:
         message += f", {declared} declared"
-    label_width, message_width = 6.5 * len(label), 6.5 * len(message)
+    label_width, message_width = 6.0 * len(label), 6.0 * len(message)
     left, right = label_width + 12, message_width + 12
     return _SVG.format(
         width=left + right,
