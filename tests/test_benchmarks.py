@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 from ssrl_core.benchmarks.completions import final_text, letter_of, number_of
 from ssrl_core.benchmarks.contract import BenchmarkError, Item, Result
+from ssrl_core.benchmarks.data import check
 from ssrl_core.benchmarks.installed import load, names
+from ssrl_core.benchmarks.questions import Longest, Question
 from ssrl_core.benchmarks.report import finish_benchmark, overall
-from ssrl_core.benchmarks.run import Longest, Question, check, evaluate_benchmark
+from ssrl_core.benchmarks.run import evaluate_benchmark
 from ssrl_core.benchmarks.statistics import bootstrap, compare_results, headline, interval, lines, sign_flips
 from ssrl_core.benchmarks.video import bounded, frames, positions
 from ssrl_core.cli import app

@@ -43,7 +43,7 @@ def test_every_fault_of_the_table_has_its_test():
         for line in (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| ")
     ]
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     tests = set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
     assert len(rows) > 15
     for row in rows[1:]:

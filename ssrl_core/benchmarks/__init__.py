@@ -5,6 +5,8 @@ installed    which benchmarks are installed; loading them
 completions  the answer in a completion: letters, numbers
 tables       rows and images of TSV, JSON, JSON Lines and Parquet files
 video        frames of a video
+data         whether a folder has the data of a benchmark
+questions    the questions as prompts with images
 run          queries a model with the questions, scores the completions and writes the results
 statistics   headline with interval, blind baseline, comparison of two results
 published    the published figures

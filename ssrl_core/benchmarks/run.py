@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from math import isqrt
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
-from PIL import Image
-
-from ..errors import SSRLError
 from ..evaluate.folder import EvaluationError, continued, records_of
 from ..evaluate.form import Forms, check_template
 from ..evaluate.models import Failed, Model, Numbered, Sampling, Written
@@ -22,7 +16,8 @@ from ..files import sha256
 from ..form import OPENING, Thinking, thinking_fault
 from ..plugins.installed import InstalledPlugin
 from .contract import Benchmark, BenchmarkError, Recipe, Result, Row
-from .video import bounded
+from .data import check, data_files, read_rows
+from .questions import Question
 
 REMEDY = (
     "Does the model follow the instruction in its prompts? --thinking asks for another form, and --max-tokens allows "
@@ -31,52 +26,6 @@ REMEDY = (
 
 FORMAT = 1
 """Format version of the results; incremented with every change of the content of their files."""
-
-
-class Question:
-    """A row as a prompt with images. The images are read at the first access."""
-
-    def __init__(self, row: Row, benchmark: Benchmark, recipe: Recipe, thinking: Thinking) -> None:
-        self.row, self._most, self.video = row, benchmark.most_images, benchmark.video
-        self._pixels = benchmark.pixels_of(recipe)
-        self._text = benchmark.prompt(row, recipe, thinking)
-
-    @cached_property
-    def images(self) -> tuple[Any, ...]:
-        """The images, each with as many pixels as the recipe allows. Raises BenchmarkError."""
-        least, most = self._pixels
-        images = tuple(bounded(image, most, least=least) for image in self.row.images())
-        if len(images) > self._most:
-            raise BenchmarkError(
-                f"question {self.row.id} has {len(images)} images, and its benchmark states at most {self._most} "
-                "(Benchmark.most_images)"
-            )
-        return images
-
-    @cached_property
-    def prompt(self) -> str:
-        """The text with ``<image>`` for each image."""
-        return self._text if "<image>" in self._text else "<image>" * len(self.images) + self._text
-
-
-@dataclass(frozen=True, slots=True)
-class Longest:
-    """A prompt with the longest text of the questions, and as many images, as large, as any of them may have.
-
-    A server is started with limits for it.
-    """
-
-    prompt: str
-    images: tuple[Any, ...]
-    video: bool
-
-    @classmethod
-    def of(cls, benchmark: Benchmark, rows: Iterable[Row], recipe: Recipe, thinking: Thinking) -> Longest:
-        """The longest prompt of a benchmark. No image is read."""
-        text = max((benchmark.prompt(row, recipe, thinking) for row in rows), key=len).replace("<image>", "")
-        side = isqrt(benchmark.pixels_of(recipe)[1])
-        images = (Image.new("RGB", (side, side)),) * benchmark.most_images
-        return cls("<image>" * len(images) + text, images, benchmark.video)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,88 +48,6 @@ class Evaluated:
     def rows(self) -> int:
         """The number of rows that were asked for."""
         return len(self.asked)
-
-
-def check(benchmark: Benchmark, folder: Path, *, checksums: bool = False) -> tuple[list[Row], list[str]]:
-    """The rows of a folder, and sentences on how it differs from the published data.
-
-    Args:
-        benchmark: the benchmark.
-        folder: with its data.
-        checksums: compare the checksums that are known. This reads all of the files.
-
-    Raises:
-        BenchmarkError: files are missing, or are not those of the benchmark.
-    """
-    if not folder.is_dir():
-        raise BenchmarkError(f"{folder}: this folder does not exist. {benchmark.title}: {benchmark.source}")
-    notes = []
-    for path, md5 in data_files(benchmark, folder).items():
-        if checksums and md5 and (found := _md5(path)) != md5:
-            notes.append(f"{path}: MD5 {found} instead of {md5}: another version, or damaged")
-    rows = read_rows(benchmark, folder, "standard")
-    if benchmark.questions is not None and len(rows) != benchmark.questions:
-        notes.append(f"{len(rows):,} questions of {benchmark.title} instead of {benchmark.questions:,}")
-    return rows, notes
-
-
-def data_files(benchmark: Benchmark, folder: Path) -> dict[Path, str | None]:
-    """Files of a benchmark -> MD5, or None if it is not known. Raises BenchmarkError if one is missing."""
-    found: dict[Path, str | None] = {}
-    for patterns, md5 in benchmark.files.items():
-        first, *others = patterns.split("|")
-        paths = [path for pattern in (first, *others) for path in sorted(folder.glob(pattern))]
-        if not paths:
-            raise BenchmarkError(
-                f"{folder} is not {benchmark.title}: there is no {' or '.join((first, *others))}. It has "
-                f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'no files'}. Get it: {benchmark.source}"
-            )
-        found.setdefault(paths[0], md5 if paths[0].match(first) else None)
-    return found
-
-
-def read_rows(benchmark: Benchmark, folder: Path, recipe: Recipe) -> list[Row]:
-    """All rows of a folder. Raises BenchmarkError if it has none, or they are not those of the benchmark."""
-    try:
-        rows = list(benchmark.rows(folder, recipe))
-    except SSRLError:
-        raise
-    except Exception as err:  # anything that the data of another version may cause
-        raise BenchmarkError(
-            f"{folder}: not readable as {benchmark.title} ({type(err).__name__}: {err}). Is it another version of the "
-            f"data, or damaged? {benchmark.title}: {benchmark.source}"
-        ) from err
-    if not rows:
-        raise BenchmarkError(f"{folder}: there are no questions of {benchmark.title}. Download it again")
-    known = set[str]()
-    for row in rows:
-        letters = tuple(ascii_uppercase[: len(row.options)])
-        if letters and row.truth not in letters:
-            raise BenchmarkError(
-                f"{folder}: the answer {row.truth!r} of question {row.id!r} of {benchmark.title} is none of its "
-                f"options {', '.join(letters)}. Is it another version of the data?"
-            )
-        if row.id in known:
-            raise BenchmarkError(f"{folder}: question {row.id!r} of {benchmark.title} occurs twice")
-        known.add(row.id)
-    return rows
-
-
-def missing_media(rows: Sequence[Row]) -> list[str]:
-    """The files of images and videos that rows name and that do not exist, sorted."""
-    missing = set()
-    for row in rows:
-        for value in getattr(row.images, "args", ()):
-            paths = value if isinstance(value, tuple) else (value,)
-            missing |= {str(path) for path in paths if isinstance(path, Path) and not path.is_file()}
-    return sorted(missing)
-
-
-def _md5(path: Path) -> str:
-    import hashlib
-
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def plan_of(

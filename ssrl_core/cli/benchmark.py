@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..benchmarks.contract import Benchmark, BenchmarkError, Recipe, Row
+from ..benchmarks.data import check, missing_media
 from ..benchmarks.installed import load, names
 from ..benchmarks.published import COLUMNS, MODELS
+from ..benchmarks.questions import Longest
 from ..benchmarks.report import finish_benchmark, overall
-from ..benchmarks.run import Longest, check, evaluate_benchmark, missing_media
+from ..benchmarks.run import evaluate_benchmark
 from ..errors import PluginError, did_you_mean
 from ..evaluate import EvaluationError, Sampling
 from ..evaluate.folder import LOG

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ssrl_core.benchmarks.data import check
 from ssrl_core.benchmarks.installed import load
-from ssrl_core.benchmarks.run import Longest, check
+from ssrl_core.benchmarks.questions import Longest
 from ssrl_core.cli import app
 from ssrl_core.evaluate.serving import command_for, running
 
