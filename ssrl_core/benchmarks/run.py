@@ -98,9 +98,9 @@ def evaluate_benchmark(
         EvaluationError: the folder has something else or is in use, or the model cannot be queried.
         BenchmarkError: the data are not those of the benchmark.
     """
-    _, notes = check(benchmark, data)
+    rows, notes = check(benchmark, data)
     sampling = sampling or Sampling(max_tokens=benchmark.max_tokens_of(recipe))
-    rows = read_rows(benchmark, data, recipe)[:questions]
+    rows = (rows if recipe == "standard" else read_rows(benchmark, data, recipe))[:questions]
     if written := getattr(model, "written", None):
         check_template(thinking, written)
     forms, failed = Forms(thinking, known=written is not None, effect="", remedy=REMEDY), Counter[str]()
@@ -147,7 +147,10 @@ def _unless_the_first_fails(
     for number, (numbered, outcome) in enumerate(outcomes):
         if number == 0 and isinstance(outcome, Failed):
             images = len(numbered[1].images)
-            sent, remedy = f"{images} images", f"images, {images} in a prompt (vLLM: --limit-mm-per-prompt)"
+            sent, remedy = (
+                f"{images} image{'s' * (images != 1)}",
+                f"images, {images} in a prompt (vLLM: --limit-mm-per-prompt)",
+            )
             if part and getattr(numbered[1], "video", False):
                 sent, remedy = f"a video of {images} frames", "videos; --video images sends the frames as images"
             raise EvaluationError(
