@@ -98,10 +98,14 @@ class Collection(ABC):
         files that contain many images it covers 64 blocks, spread evenly. Modification times of local files do not
         count. For remote files it covers size and ``ukey``, the identifier that the file system gives to a version.
         """
+        return self.digest_of(self.facts(), self.files())
+
+    def digest_of(self, facts: Iterable[str], paths: Iterable[str]) -> str:
+        """The digest of facts and of the files at paths relative to the folder; see ``digest``."""
         total = hashlib.sha256()
-        for fact in self.facts():
+        for fact in facts:
             total.update(fact.encode() + b"\0")
-        files, number = iter(self.files()), count()
+        files, number = iter(paths), count()
         with ThreadPoolExecutor(_THREADS) as pool:
             while batch := [(path, next(number)) for path in islice(files, 1000)]:
                 for fingerprint in pool.map(self._fingerprint, batch):

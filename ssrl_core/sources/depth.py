@@ -122,22 +122,24 @@ def read_intrinsics_file(content: bytes) -> Intrinsics:
         raise ValueError(f"expected {_CAMERA}, in a text file") from None
 
 
-def scale_option(uri: str, options: dict[str, str], default: str = "", *, has_depth: bool = True) -> float | None:
-    """Metres per unit, from the option ``scale`` of a URI; None without one.
+def scale_option(
+    uri: str, options: dict[str, str], default: str = "", *, key: str = "scale", has_depth: bool = True
+) -> float | None:
+    """Metres per unit, from the option ``scale`` of a URI, or another one; None without one.
 
     Raises:
         SourceError: it is not a positive number, or the source has no depth.
     """
-    text = options.get("scale", default)
-    if "scale" in options and not has_depth:
-        raise SourceError(f"image source {uri!r}: scale has no effect, because the source has no depth")
+    text = options.get(key, default)
+    if key in options and not has_depth:
+        raise SourceError(f"image source {uri!r}: {key} has no effect, because the source has no depth")
     if not text:
         return None
     try:
         return read_scale(text)
     except ValueError as err:
         raise SourceError(
-            f"image source {uri!r}: scale must be a positive number of metres per unit (0.001) or of units per metre "
+            f"image source {uri!r}: {key} must be a positive number of metres per unit (0.001) or of units per metre "
             f"(1000), not {text!r}"
         ) from err
 

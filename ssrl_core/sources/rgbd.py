@@ -18,6 +18,12 @@ Options:
 - ``intrinsics``: ``fx,fy,cx,cy`` in pixels of the colour image as stored, or a text file with these four numbers or a 3
   x 3 or 4 x 4 matrix, row by row; its path may be a pattern with ``**/``, with ``*``, or with both. By default the
   first of INTRINSICS that exists; unknown if none exists.
+- ``pose``: pattern of the files with the pose of each frame, or, without ``*`` in its name, with a trajectory for each
+  folder (``**/groundtruth.txt``). See ``poses`` for both. ``none`` for no poses, where a layout has some.
+- ``pose_is``: ``camera-to-world``, ``world-to-camera`` or ``opengl``; by default the first.
+- ``pose_scale``: metres per unit of the poses, or units per metre (1000); by default 1.
+
+The frames of a folder are a recording, with poses if there are files of them; see ``recordings``.
 
 Options are percent-encoded as in any URL (``%26`` for ``&``); ``store.locate`` describes the syntax of paths. With a
 layout or patterns, the folder is listed when its images are first counted; otherwise, when the source is opened.
@@ -45,6 +51,9 @@ from ..types import Intrinsics
 from .base import Files, FileSource
 from .depth import NO_CAMERA, read_intrinsics, read_intrinsics_file, scale_option
 from .index import Index, index_by_id, list_ids
+from .patterns import SAME_TIME, Pattern, seconds
+from .recordings import OPTIONS as POSE_OPTIONS
+from .recordings import PoseFiles, Recordings, pose_options
 from .store import Store, locate
 
 
@@ -56,33 +65,47 @@ class Layout(NamedTuple):
     mask: str = ""
     scale: str = ""
     intrinsics: str = ""
+    pose: str = ""
+    in_order: bool = True  # the names of a folder's images are in the order of time
 
 
 LAYOUTS = {
     # 65535 is invalid depth; all scenes have the same camera.
-    "7scenes": Layout("*.color.png", "*.depth.png", intrinsics="585,585,320,240"),
+    "7scenes": Layout("*.color.png", "*.depth.png", intrinsics="585,585,320,240", pose="*.pose.txt"),
     # As exported by the reader of the data set; depth has fewer pixels than colour.
-    "scannet": Layout("**/color/*.jpg", "**/depth/*.png", intrinsics="**/intrinsic/intrinsic_color.txt"),
+    "scannet": Layout(
+        "**/color/*.jpg", "**/depth/*.png", intrinsics="**/intrinsic/intrinsic_color.txt", pose="**/pose/*.txt"
+    ),
     # The folders "sync" and "official_splits" of NYU Depth v2, as prepared for depth estimation.
-    "nyu": Layout("**/rgb_*.jpg", "**/sync_depth_*.png", intrinsics="518.8579,519.4696,325.5824,253.7362"),
+    "nyu": Layout(
+        "**/rgb_*.jpg", "**/sync_depth_*.png", intrinsics="518.8579,519.4696,325.5824,253.7362", in_order=False
+    ),
     # Names are times in seconds. Depth is registered to colour; the authors recommend these intrinsics for both.
-    "tum": Layout("**/rgb/*.png", "**/depth/*.png", scale="5000", intrinsics="525,525,319.5,239.5"),
-    "diode": Layout("*.png", "*_depth.npy", mask="*_depth_mask.npy", intrinsics="886.81,927.06,512,384"),
+    "tum": Layout(
+        "**/rgb/*.png",
+        "**/depth/*.png",
+        scale="5000",
+        intrinsics="525,525,319.5,239.5",
+        pose="**/groundtruth.txt",
+    ),
+    "diode": Layout(
+        "*.png", "*_depth.npy", mask="*_depth_mask.npy", intrinsics="886.81,927.06,512,384", in_order=False
+    ),
     # Depth is relative to an unknown scale per scene; the cameras are a separate download.
-    "megadepth": Layout("**/imgs/*.jpg", "**/depths/*.h5"),
+    "megadepth": Layout("**/imgs/*.jpg", "**/depths/*.h5", in_order=False),
 }
 """Data sets by name."""
 
 GUESSES = (
-    Layout("*.color.jpg", "*.depth.png"),
-    Layout("*.color.png", "*.depth.png"),
-    Layout("*-color.png", "*-depth.png"),
-    Layout("*_color.png", "*_depth.png"),
+    Layout("*.color.jpg", "*.depth.png", pose="*.pose.txt"),
+    Layout("*.color.png", "*.depth.png", pose="*.pose.txt"),
+    Layout("*-color.png", "*-depth.png", pose="*-pose.txt"),
+    Layout("*_color.png", "*_depth.png", pose="*_pose.txt"),
     Layout("*_rgb.png", "*_depth.png"),
-    Layout("color/*.jpg", "depth/*.png"),
-    Layout("color/*.png", "depth/*.png"),
-    Layout("rgb/*.jpg", "depth/*.png"),
-    Layout("rgb/*.png", "depth/*.png"),
+    Layout("color/*.jpg", "depth/*.png", pose="pose/*.txt"),
+    Layout("color/*.png", "depth/*.png", pose="pose/*.txt"),
+    Layout("rgb/*.jpg", "depth/*.png", pose="pose/*.txt"),
+    Layout("rgb/*.png", "depth/*.png", pose="pose/*.txt"),
     Layout("rgb/*.png", "depth/*.npy"),
     Layout("image/*.jpg", "depth/*.png"),
     LAYOUTS["scannet"],
@@ -94,36 +117,7 @@ GUESSES = (
 INTRINSICS = ("camera-intrinsics.txt", "intrinsics.txt", "intrinsic/intrinsic_color.txt")
 """Files in the folder that are tried in this order if no intrinsics are given."""
 
-_OPTIONS = ("layout", "color", "depth", "mask", "scale", "intrinsics")
-_SAME_TIME = 0.02  # seconds between colour and depth of one frame, as in TUM's own tools
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A relative path that may contain ``*``, and may begin with ``**/``."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    @cached_property
-    def _parts(self) -> tuple[str, str, re.Pattern[str]]:
-        text = self.text.removeprefix("./")
-        rest = text.removeprefix("**/")
-        folder, name = ("((?:.*/)?)", "([^/]+)") if rest != text else ("", "(.+)")
-        return text[: -len(rest)], rest, re.compile(folder + re.escape(rest).replace(r"\*", name), re.DOTALL)
-
-    def match(self, path: str) -> str | None:
-        """The id that a relative path has, or None if the path does not match."""
-        found = self._parts[2].fullmatch(path)
-        return found and "".join(found.groups())
-
-    def path(self, image_id: str) -> str:
-        """The relative path for an id."""
-        deep, rest, _ = self._parts
-        head, slash, name = image_id.rpartition("/") if deep else ("", "", image_id)
-        return head + slash + rest.replace("*", name)
+_OPTIONS = ("layout", "color", "depth", "mask", "scale", "intrinsics", *POSE_OPTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +130,8 @@ class RgbdSource(FileSource):
         scale: metres per unit of depth; None for the default of its type.
         intrinsics: of all colour images, pattern of the files that contain them, or None.
         by_time: names are times in seconds, and each colour image is paired with the nearest depth image.
+        poses: files with the poses of the colour images, if there are any.
+        in_order: whether the names of a folder's images are in the order of time.
     """
 
     store: Store
@@ -145,7 +141,14 @@ class RgbdSource(FileSource):
     scale: float | None
     intrinsics: Intrinsics | Pattern | None
     by_time: bool = False
+    poses: PoseFiles | None = None
+    in_order: bool = True
     has_depth = True
+
+    @cached_property
+    def frames(self) -> Recordings:
+        """The frames of each folder."""
+        return Recordings(self, self.poses, in_order=self.in_order, timed=self.by_time)
 
     @cached_property
     def index(self) -> Index:
@@ -155,8 +158,10 @@ class RgbdSource(FileSource):
         index = (_pairs_by_time if self.by_time else _pairs)(self, files, skipped)
         if not len(index):
             raise SourceError(_no_pair(f"rgbd:{self.store}", self.store, files, [(str(self.color), str(self.depth))]))
-        for name in ("mask", "intrinsics"):
-            pattern = getattr(self, name)
+        patterns: dict[str, object] = {"mask": self.mask, "intrinsics": self.intrinsics}
+        if self.poses and self.poses.needed:
+            patterns["pose"] = self.poses.pattern
+        for name, pattern in patterns.items():
             if isinstance(pattern, Pattern) and not any(pattern.match(path) is not None for path in files):
                 raise SourceError(
                     f"image source 'rgbd:{self.store}': none of the {len(files)} files matches {name}={pattern}"
@@ -212,28 +217,21 @@ def _pairs_by_time(source: RgbdSource, files: Iterable[str], skipped: Counter[st
     frames: dict[str, tuple[list[str], list[str]]] = {}
     for path in files:
         for kind, pattern in enumerate((source.color, source.depth)):
-            if (name := pattern.match(path)) is not None and _seconds(name) is not None:
+            if (name := pattern.match(path)) is not None and seconds(name) is not None:
                 frames.setdefault(name.rpartition("/")[0], ([], []))[kind].append(name)
     pairs: dict[str, str] = {}
     for colors, depths in frames.values():
-        by_time = {_seconds(name): name for name in depths}
+        by_time = {seconds(name): name for name in depths}
         times = sorted(by_time)
         for name in colors:
-            after = bisect_left(times, time := _seconds(name))
+            after = bisect_left(times, time := seconds(name))
             around = times[max(after - 1, 0) : after + 1]
             nearest = min(around, key=lambda other: (abs(other - time), other), default=None)
-            if nearest is not None and abs(nearest - time) <= _SAME_TIME:
+            if nearest is not None and abs(nearest - time) <= SAME_TIME:
                 pairs[name] = by_time[nearest]
     count = sum(len(colors) for colors, _ in frames.values())
     skipped["colour without depth"] = count - len(pairs)
     return index_by_id(pairs.items(), {"skipped": +skipped})
-
-
-def _seconds(name: str) -> Any:
-    try:
-        return float(name.rpartition("/")[2])
-    except ValueError:
-        return None
 
 
 @lru_cache(maxsize=4096)
@@ -260,15 +258,15 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
     if ("color" in options) != ("depth" in options):
         raise SourceError(f"image source {uri!r}: give both color and depth, or neither")
     known = [LAYOUTS[name]] if name else [Layout("", "")] if "color" in options else GUESSES
-    patterns = ("color", "depth", "mask", "intrinsics")
-    given = {key: options[key].removeprefix(f"{store.root}/") for key in patterns if key in options}
+    patterns = ("color", "depth", "mask", "intrinsics", "pose")
+    given: dict[str, Any] = {key: options[key].removeprefix(f"{store.root}/") for key in patterns if key in options}
     candidates = [layout._replace(**given) for layout in known]
     scale = scale_option(uri, options, candidates[0].scale)
     if len(candidates) == 1:
-        return _open(uri, store, candidates[0], scale=scale, by_time=name == "tum")
+        return _open(uri, store, candidates[0], options, scale=scale, by_time=name == "tum")
     files = list_ids(store.files(Counter()), {})
     for layout in candidates:
-        source = _open(uri, store, layout, scale=scale)
+        source = _open(uri, store, layout, options, scale=scale)
         if len(_pairs(source, files, Counter())):
             # In TUM's recordings a unit is 1/5000 m, which no guess can know.
             if "scale" not in options and {"rgb.txt", "depth.txt"} <= set(islice(files, 100_000)):
@@ -280,16 +278,20 @@ def ssrl_open_source(uri: str) -> RgbdSource | None:
     raise SourceError(_no_pair(uri, store, files, [layout[:2] for layout in candidates]))
 
 
-def _open(uri: str, store: Store, layout: Layout, *, scale: float | None, by_time: bool = False) -> RgbdSource:
+def _open(
+    uri: str, store: Store, layout: Layout, options: dict[str, str], *, scale: float | None, by_time: bool = False
+) -> RgbdSource:
     if layout.depth.endswith((".h5", ".hdf5")) and not find_spec("h5py"):
         raise SourceError(f"image source {uri!r}: reading HDF5 depth needs h5py: pip install 'ssrl-core[sources]'")
     for key in ("color", "depth", "mask"):
         text = getattr(layout, key)
         if text.removeprefix("**/").count("*") != 1 and (text or key != "mask"):
             raise SourceError(f"image source {uri!r}: {key} must contain exactly one *, not {text!r}")
-    color, depth, mask = map(Pattern, layout[:3])
+    color, depth, mask_of = map(Pattern, layout[:3])
     intrinsics = _intrinsics(uri, store, layout.intrinsics)
-    return RgbdSource(store, color, depth, mask if layout.mask else None, scale, intrinsics, by_time)
+    poses = pose_options(uri, options, layout.pose)
+    mask = mask_of if layout.mask else None
+    return RgbdSource(store, color, depth, mask, scale, intrinsics, by_time, poses, layout.in_order)
 
 
 def _no_pair(uri: str, store: Store, files: Index, tried: Iterable[tuple[str, ...]]) -> str:
