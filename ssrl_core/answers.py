@@ -6,6 +6,7 @@ right. All functions take time linear in their input. ``form`` says how the answ
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import permutations as orders
@@ -18,7 +19,10 @@ __all__ = [
     "INSTRUCTION",
     "extract_answer",
     "match_choice",
+    "match_exact",
+    "match_number",
     "match_sequence",
+    "match_strict",
     "match_text",
     "normalize",
     "parse_sequence",
@@ -32,6 +36,45 @@ __all__ = [
 def match_text(answer: str, truth: str) -> float:
     """1.0 if answer and truth are the same word or phrase up to decoration and white space, else 0.0."""
     return float(normalize(answer).split() == normalize(truth).split())
+
+
+def match_exact(answer: str, truth: str) -> float:
+    """1.0 if answer and truth are the same characters, else 0.0."""
+    return float(answer == truth)
+
+
+_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?)(?:\s*/\s*(\d+))?\s*(%?)")
+
+
+def match_number(answer: str, truth: str) -> float:
+    """1.0 if answer and truth are the same number, else 0.0. ``1,200``, ``1200.0`` and ``2400/2`` are the same.
+
+    Decimals differ if they differ by more than a billionth. A percent sign is part of the number.
+    """
+    given, right = _number(answer), _number(truth)
+    if given is None or right is None or given[1] != right[1]:
+        return 0.0
+    return float(math.isclose(given[0], right[0], rel_tol=1e-9, abs_tol=1e-12))
+
+
+def _number(text: str) -> tuple[float, str] | None:
+    """The number, and its percent sign; None for any other text."""
+    found = _NUMBER.fullmatch(normalize(text).replace("\\%", "%")) if len(text) <= LONGEST_ANSWER else None
+    if found is None or (found[2] and not int(found[2])):
+        return None
+    return float(found[1].replace(",", "")) / int(found[2] or 1), found[3]
+
+
+def match_strict(answer: str, truth: str) -> float:
+    """The score by the kind of the truth: ``match_choice`` for a capital letter, ``match_sequence`` for whole numbers
+    with dashes, ``match_number`` for a number, and the same parts in any decoration for everything else."""
+    if len(truth) == 1 and "A" <= truth <= "Z":
+        return match_choice(answer, truth)
+    if "-" in truth[1:] and parse_sequence(truth):
+        return match_sequence(answer, truth)
+    if _number(truth):
+        return match_number(answer, truth)
+    return float(match_text(answer, truth) or ("-" in truth and split_answer(answer) == split_answer(truth)))
 
 
 _LETTER = re.compile(

@@ -36,6 +36,9 @@ COMPLETION = "<think>I look at the picture.</think>\\boxed{{{truth}}}"
 DIRECT = "\\boxed{{{truth}}}"
 """Default completion of a cold start that answers directly."""
 
+PUBLISHED = "published"
+"""The value of ``form`` in the params of a sample whose completions are read as the published reward did."""
+
 OPENING, CLOSING = "<think>", "</think>"
 _BOX = re.compile(r"\\boxed\s*\{")
 LONGEST_ANSWER = 256
@@ -111,6 +114,31 @@ def thinking_fault(text: str, thinking: Thinking) -> str:
     return "it thinks, and must answer directly" if thinking == "none" and thought else ""
 
 
+def published_answer(completion: str) -> tuple[str | None, bool]:
+    r"""The answer and whether the form counts, as the reward of the published runs had it (training/GRPO, img_score).
+
+    The answer is the text of the last ``\boxed{}``, wherever it stands. The form needs ``<think>`` at the start, then
+    ``</think>``, then a box. Each earns its share without the other. White space around ``<``, ``>`` and ``/`` is
+    removed first.
+    """
+    parts = re.split("([<>/])", completion)
+    last = len(parts) - 1
+    text = "".join(
+        part if k % 2 else part[: None if k == last else len(part.rstrip())].lstrip(None if k else "")
+        for k, part in enumerate(parts)
+    )
+    closed = text.find(CLOSING, len(OPENING)) if text.startswith(OPENING) else -1
+    box = text.find("\\boxed{", closed + len(CLOSING)) if closed >= 0 else -1
+    form = box >= 0 and text.find("}", box) >= 0
+    start = text.rfind("\\boxed{")
+    depth = 0
+    for at in range(start + len("\\boxed"), len(text)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : at].strip(), form
+    return None, form
+
+
 _CHARACTERS = str.maketrans(
     {
         **dict.fromkeys("‐‑‒–—−", "-"),
@@ -156,8 +184,11 @@ def normalize(answer: str) -> str:
     return text
 
 
-def verdict(answer: str | None, value: float, *, format_weight: float) -> Verdict:
-    """The verdict on an answer whose verifier returned ``value``; ``answer`` is None if the completion has none."""
-    if answer is None:
-        return Verdict(score=0.0, acc=0.0, format=0.0, pred="")
-    return Verdict(score=(1 - format_weight) * value + format_weight, acc=float(value == 1.0), format=1.0, pred=answer)
+def verdict(answer: str | None, value: float, *, format_weight: float, form: bool | None = None) -> Verdict:
+    """The verdict on an answer whose verifier returned ``value``; ``answer`` is None if the completion has none.
+
+    ``form`` is whether the form earns its share; by default it does where there is an answer.
+    """
+    value, form = (value if answer else 0.0), bool(answer) if form is None else form
+    score = (1 - format_weight) * value + format_weight * form
+    return Verdict(score=score, acc=float(value == 1.0), format=float(form), pred=answer or "")

@@ -26,7 +26,7 @@ from . import __version__
 from .errors import SSRLError
 from .files import is_temporary, written_whole
 from .mix import Mix
-from .plugins.installed import SOURCES, WRAPPERS, find
+from .plugins.installed import SCORERS, SOURCES, WRAPPERS, find
 from .sources import open_source
 from .types import READING, FrameSource, ImageSource
 
@@ -161,6 +161,7 @@ def versions(mix: Mix) -> dict[str, str]:
     plugins = [task.plugin for task in mix.tasks.values()]
     plugins += [find(name, group=WRAPPERS) for name in mix.config.wrappers]
     plugins += [find(uri.partition(":")[0], group=SOURCES) for uri in mix.config.sources]
+    plugins += [find(task.scorer, group=SCORERS) for task in mix.config.tasks.values() if task.scorer]
     return {
         "ssrl-core": __version__,
         "numpy": np.__version__,
@@ -173,7 +174,9 @@ def versions(mix: Mix) -> dict[str, str]:
 
 def _scenes(mix: Mix, uri: str) -> dict[str, Any]:
     """``frames``: as ``_images``, of the scenes or clips that a task of the mix draws from; empty if none does."""
-    if all(task.info.takes == "image" or mix.config.source_of(name) != uri for name, task in mix.tasks.items()):
+    if all(
+        task.info.takes in ("image", "row") or mix.config.source_of(name) != uri for name, task in mix.tasks.items()
+    ):
         return {}
     return {"frames": _images(open_source(uri).frames)}  # type: ignore[attr-defined]
 

@@ -22,11 +22,13 @@ from .form import (
     DIRECT,
     FORMAT_WEIGHT,
     OPENING,
+    PUBLISHED,
     Thinking,
     extract_answer,
     form_fault,
     looks_opened,
     opens_thinking,
+    published_answer,
     verdict,
 )
 from .plugins import load_task
@@ -55,6 +57,7 @@ class Key:
     format_weight: Annotated[float, Field(ge=0, lt=1)] = FORMAT_WEIGHT
     thinking: Thinking = "required"
     opened: bool | None = None
+    plugin: str = ""
 
     @classmethod
     def of(
@@ -68,11 +71,17 @@ class Key:
         """
         recipe, sample = example.recipe, example.sample
         params = dict(sample.params)
-        return cls(recipe.task, sample.truth, recipe.level, params, recipe.wrappers, format_weight, thinking, opened)
+        return cls(
+            *(recipe.task, sample.truth, recipe.level, params, recipe.wrappers),
+            *(format_weight, thinking, opened, recipe.plugin),
+        )
 
     def to_json(self) -> str:
-        """The key as one line of JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The key as one line of JSON with sorted keys; without ``plugin`` if it is empty."""
+        facts = asdict(self)
+        if not self.plugin:
+            del facts["plugin"]
+        return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Key:
@@ -134,20 +143,28 @@ def score_all(cases: Sequence[tuple[Key, str]]) -> list[dict[str, float | str]]:
         A dictionary per completion, always with the same keys: ``score`` in [0, 1]; ``acc``, ``format`` and ``error``
         (0.0 or 1.0); and ``pred``, the extracted answer.
     """
-    answers = [extract_answer(judged(key, completion), thinking=key.thinking) for key, completion in cases]
-    by_task: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True)):
-        if answer is not None:
-            by_task.setdefault((key.task, key.wrappers), []).append(number)
+    readings = [_read(key, completion) for key, completion in cases]
+    by_task: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
+    for number, ((key, _), (answer, _)) in enumerate(zip(cases, readings, strict=True)):
+        if answer:
+            by_task.setdefault((key.task, key.plugin, key.wrappers), []).append(number)
     values: dict[int, float | PluginFailed] = {}
-    for (name, wrappers), numbers in by_task.items():
-        answered = [(answers[number] or "", cases[number][0].truth, cases[number][0].params) for number in numbers]
-        outcomes = load_task(name, wrappers=wrappers).verify_answers(answered, limit=VERIFIER_LIMIT)
+    for (name, plugin, wrappers), numbers in by_task.items():
+        answered = [(readings[number][0] or "", cases[number][0].truth, cases[number][0].params) for number in numbers]
+        outcomes = load_task(name, plugin=plugin, wrappers=wrappers).verify_answers(answered, limit=VERIFIER_LIMIT)
         values |= zip(numbers, outcomes, strict=True)
     return [
-        _facts(key, answer, values.get(number, 0.0))
-        for number, ((key, _), answer) in enumerate(zip(cases, answers, strict=True))
+        _facts(key, *reading, values.get(number, 0.0))
+        for number, ((key, _), reading) in enumerate(zip(cases, readings, strict=True))
     ]
+
+
+def _read(key: Key, completion: str) -> tuple[str | None, bool]:
+    """The answer of a completion, and whether its form earns the share for the format."""
+    if key.params.get("form") == PUBLISHED:
+        return published_answer(judged(key, completion) if key.opened else completion)
+    answer = extract_answer(judged(key, completion), thinking=key.thinking)
+    return answer, answer is not None
 
 
 def judged(key: Key, completion: str) -> str:
@@ -158,6 +175,10 @@ def judged(key: Key, completion: str) -> str:
 
 def fault_of(key: Key, completion: str) -> str:
     """Why the form of a completion earns nothing, as a constant phrase; empty if the form is right."""
+    if key.params.get("form") == PUBLISHED:
+        return (
+            "" if _read(key, completion)[1] else "it is not <think>, </think> and a \\boxed{}, as the row's reward asks"
+        )
     return form_fault(judged(key, completion), thinking=key.thinking)
 
 
@@ -176,7 +197,7 @@ def right_completion(truth: str, *, thinking: Thinking, written: str = "", templ
     return text.lstrip().removeprefix(OPENING) if opens_thinking(written) else text
 
 
-def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[str, float | str]:
+def _facts(key: Key, answer: str | None, form: bool, value: float | PluginFailed) -> dict[str, float | str]:
     if isinstance(value, PluginFailed):
         kind = key.task, type(value.__cause__)
         if kind not in _reported:  # a verifier that always fails would fill the log
@@ -187,5 +208,5 @@ def _facts(key: Key, answer: str | None, value: float | PluginFailed) -> dict[st
                 exc_info=value,
             )
         return {"score": 0.0, "acc": 0.0, "format": 0.0, "error": 1.0, "pred": ""}
-    found = verdict(answer, value, format_weight=key.format_weight)
+    found = verdict(answer, value, format_weight=key.format_weight, form=form)
     return {"score": found.score, "acc": found.acc, "format": found.format, "error": 0.0, "pred": found.pred}

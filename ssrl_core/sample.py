@@ -75,7 +75,7 @@ def render(recipe: Recipe) -> Sample:
         PluginError: the task is not installed, has another version, or failed; or the source failed.
         SourceError: the source cannot be opened.
     """
-    task = load_task(recipe.task, wrappers=tuple(recipe.wrappers))
+    task = load_task(recipe.task, plugin=recipe.plugin, wrappers=tuple(recipe.wrappers))
     if task.info.version != recipe.task_version:
         raise PluginError(
             f"this recipe was made by version {recipe.task_version!r} of task {recipe.task!r}, but {task.plugin} has "

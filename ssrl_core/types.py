@@ -29,8 +29,9 @@ class Level:
     answers: tuple[str, ...] | None = None
 
 
-Takes = Literal["image", "views", "clip"]
-"""What a task makes a sample of: one image, several views of a scene, or a clip of frames in the order of time."""
+Takes = Literal["image", "views", "clip", "row"]
+"""What a task makes a sample of: one image, several views of a scene, a clip of frames in the order of time, or a
+ready-made question (the built-in task of ``rows:`` alone)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,7 @@ class Recipe:
         attempt: number of images that were rejected before this one.
         size: length in pixels of the longer side to which the core resizes the image.
         wrappers: names of the wrappers around the task, innermost first.
+        plugin: name of the built-in task that the mix calls ``task``; "" for an installed task.
         reading: version of how the core reads an image and brings it to the working size.
     """
 
@@ -215,12 +217,14 @@ class Recipe:
     size: int
     wrappers: tuple[str, ...] = ()
     reading: int = READING
+    plugin: str = ""
 
     def to_json(self) -> str:
-        """The recipe as one line of JSON with sorted keys; without ``wrappers`` if there are none."""
+        """The recipe as one line of JSON with sorted keys; without ``wrappers`` and ``plugin`` if there are none."""
         facts = asdict(self)
-        if not self.wrappers:
-            del facts["wrappers"]
+        for name in ("wrappers", "plugin"):
+            if not facts[name]:
+                del facts[name]
         return json.dumps(facts, sort_keys=True, separators=(",", ":"))
 
     @classmethod

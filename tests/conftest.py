@@ -130,6 +130,7 @@ def probe(probe_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget_plugins() -> None:
     """Make the process look at the installed distributions anew."""
     plugins.load_task.cache_clear()
+    plugins.load_scorer.cache_clear()
     plugins.load_source_hooks.cache_clear()
     sources.open_source.cache_clear()
 

@@ -31,13 +31,14 @@ from ssrl_core.benchmarks.installed import load, names
 from ssrl_core.benchmarks.qspatial import distance_of
 from ssrl_core.benchmarks.spatial457 import is_right
 from ssrl_core.benchmarks.vsibench import relative_accuracy
+from ssrl_core.form import published_answer
 
 FOLDER = Path(__file__).parents[1] / ".oracles"
 
 
 def folder():
     """The folder of the wheels. Skips the test if they are not there."""
-    if not all((FOLDER / name).is_dir() for name in ("lmms_eval", "vlmeval")):
+    if not all((FOLDER / name).is_dir() for name in ("lmms_eval", "vlmeval", "mathruler")):
         pytest.skip("no oracles: pip install --no-deps --target .oracles -r tests/oracles.txt")
     return FOLDER
 
@@ -363,3 +364,13 @@ def module_of_numbers():
     space = {"re": re}
     exec(compile(ast.Module(constants, []), path, "exec"), space)
     return functions(path, "extract_number", **space)["extract_number"]
+
+
+@TRIED
+@given(st.lists(st.sampled_from(["\\boxed{", "}", "{", "A", " ", "<", ">", "/", "think", "<think>", "</think>", "\n"])))
+def test_the_published_reward_of_rows_extracts_with_the_function_that_it_called(pieces):
+    extract = functions("mathruler/grader.py", "extract_boxed_content")["extract_boxed_content"]
+    said = re.sub(r"\s*([<>/])\s*", r"\1", completion := "".join(pieces))
+    answer, form = published_answer(completion)
+    assert ("None" if answer is None else answer) == extract(said)
+    assert form == bool(re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", said, re.DOTALL))

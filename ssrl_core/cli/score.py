@@ -40,7 +40,7 @@ def rescore(
     Args:
         paths: JSONL files: verl's dumps (``trainer.rollout_data_dir``, ``trainer.validation_data_dir``), or lines with
             ``task``, ``truth``, ``completion`` and optionally ``params``, ``level``, ``wrappers``, ``format_weight``
-            ``thinking``, ``opened`` and the saved ``score``.
+            ``thinking``, ``opened``, ``plugin`` and the saved ``score``.
         thinking: judge by this mode instead of the saved one; None keeps it.
         output: file for the lines with their new scores; None writes nothing.
         format_weight: share of the format in the reward, in [0, 1), instead of the saved one. The lines get it too.

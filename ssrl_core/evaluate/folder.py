@@ -39,7 +39,8 @@ class Answer:
 
     Attributes:
         index: index of the sample in the mix.
-        task, level, truth, params, wrappers, format_weight, thinking, opened: see ``ssrl_core.reward.Key``.
+        task, level, truth, params, wrappers, format_weight, thinking, opened, plugin: see
+            ``ssrl_core.reward.Key``.
         chance: expected accuracy of a blind guess at this level, in [0, 1].
         recipe: the recipe of the sample as JSON.
         prompt, completion: input and output of the model.
@@ -66,6 +67,7 @@ class Answer:
     format: float
     error: float
     pred: str
+    plugin: str = ""
 
     def to_json(self) -> str:
         """The answer as one line of JSON."""
@@ -74,7 +76,8 @@ class Answer:
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Answer:
         """The answer of a line of JSON. Raises KeyError or TypeError."""
-        return cls(**{name: facts[name] for name in _FIELDS} | {"wrappers": tuple(facts["wrappers"])})
+        given = {name: facts[name] for name in _FIELDS if name in facts or name != "plugin"}
+        return cls(**given | {"wrappers": tuple(facts["wrappers"])})
 
 
 _FIELDS = {field.name for field in fields(Answer)}

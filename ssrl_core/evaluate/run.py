@@ -73,7 +73,13 @@ def evaluate(
 
         def judge(index: int, example: Any, written: Written) -> None:
             keep(answer := judged(mix, index, example, written))
-            key = Key(answer.task, answer.truth, thinking=mix.config.thinking, opened=answer.opened)
+            key = Key(
+                answer.task,
+                answer.truth,
+                params=dict(answer.params),
+                thinking=mix.config.thinking,
+                opened=answer.opened,
+            )
             fault = fault_of(key, answer.completion)
             forms.look_at(f"sample {index}", answer.completion, fault, opened=answer.opened, cut=answer.cut)
 

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from ..errors import MixError, did_you_mean
 from ..form import FORMAT_WEIGHT, INSTRUCTIONS, OPENING, Thinking
@@ -62,6 +71,9 @@ class TaskConfig(_Model):
         level: a level, or level -> share; the task's first level if None.
         options: input of the task's options model.
         source, seed: of this task; those of the mix if None.
+        rows: file or folder of ready-made questions, with the options of the source ``rows:``. The task is then not an
+            installed one; the mix gives it its name.
+        scorer: name of the scorer of their answers; ``strict`` by default.
     """
 
     weight: Weight = 1.0
@@ -69,6 +81,16 @@ class TaskConfig(_Model):
     options: dict[str, Any] = {}
     source: str | None = None
     seed: int | None = Field(default=None, ge=0)
+    rows: str | None = None
+    scorer: str | None = None
+
+    @model_validator(mode="after")
+    def _rows_alone(self) -> TaskConfig:
+        if self.rows is not None and self.source is not None:
+            raise ValueError("rows and source exclude each other: rows bring their own images")
+        if self.rows is None and self.scorer is not None:
+            raise ValueError("scorer is a key of rows: an installed task verifies its answers itself")
+        return self
 
 
 class StageTaskConfig(_Model):
@@ -130,7 +152,8 @@ class MixConfig(_Model):
 
     def source_of(self, task: str) -> str:
         """URI of the images of a task."""
-        return self.tasks[task].source or self.source
+        own = self.tasks[task]
+        return own.source or self.source if own.rows is None else f"rows:{own.rows}"
 
     @property
     def sources(self) -> list[str]:

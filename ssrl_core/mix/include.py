@@ -171,8 +171,11 @@ def merged(
 
 def _with_absolute_sources(content: dict[str, Any], base: Path) -> dict[str, Any]:
     def absolute(config: dict[str, Any]) -> dict[str, Any]:
-        uri = config.get("source")
-        return {**config, "source": resolve_uri(uri, base=base)} if isinstance(uri, str) else dict(config)
+        uri, rows = config.get("source"), config.get("rows")
+        config = {**config, "source": resolve_uri(uri, base=base)} if isinstance(uri, str) else dict(config)
+        if isinstance(rows, str):
+            config["rows"] = resolve_uri(f"rows:{rows}", base=base).removeprefix("rows:")
+        return config
 
     content = absolute(content)
     if isinstance(content.get("tasks"), dict):

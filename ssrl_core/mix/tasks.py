@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ..errors import MixError, SourceError
-from ..plugins import Task, load_task
-from ..plugins.installed import SOURCES, WRAPPERS, check_allowed, find
+from ..errors import MixError, PluginError, SourceError
+from ..plugins import Task, load_scorer, load_task
+from ..plugins.installed import SCORERS, SOURCES, WRAPPERS, check_allowed, find
 from ..sample import Example, find_sample, stream
 from ..seeding import generator
 from ..sources import Split, open_source
@@ -100,10 +100,8 @@ class BoundTask:
 
     def _recipe(self, number: int, level: str, attempt: int) -> Recipe:
         """The recipe of one attempt at a sample. ``find_sample`` counts the attempts; each draws another image."""
-        name = self.task.name
-        rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
         return Recipe(
-            task=name,
+            task=self.task.name,
             task_version=self.task.info.version,
             seed=self.seed,
             split=self.split,
@@ -111,11 +109,22 @@ class BoundTask:
             level=level,
             options=self.options,
             source=self.source_uri,
-            image_id=self.images.draw(rng),
+            image_id=self._image(number, attempt),
             attempt=attempt,
             size=self.size,
             wrappers=self.task.wrappers,
+            plugin=self.task.built_in,
         )
+
+    def _image(self, number: int, attempt: int) -> str:
+        """The image of an attempt at a sample. A ready-made question comes once before any comes again."""
+        name = self.task.name
+        rng = generator(self.seed, stream=stream(name, self.split, "image"), index=number, attempt=attempt)
+        if self.task.info.takes == "row" and self.images.count:
+            place = int(rng.integers(self.images.count)) if attempt else number
+            order = partial(generator, self.seed, stream=stream(name, self.split, "order"))
+            return self.images.in_turn(place, lambda turn: order(index=turn))
+        return self.images.draw(rng)
 
 
 def bind_task(
@@ -146,14 +155,20 @@ def bind_task(
     own = config.tasks[name]
     uri = config.source_of(name)
     _check_allowed(name, uri, config, where=where)
-    task = task or load_task(name, wrappers=tuple(config.wrappers))
+    if own.scorer is not None:
+        try:
+            load_scorer(own.scorer)
+        except PluginError as err:
+            raise type(err)(f"{where('tasks', name, 'scorer')}: {err}") from err
+    plugin = "" if own.rows is None else "rows"
+    task = task or load_task(name, plugin=plugin, wrappers=tuple(config.wrappers))
     shares = {
         number: _level_shares(task, stage.levels[name], where=where, keys=stage.level_keys[name])
         for number, stage in enumerate(stages)
         if stage.weights[name]
     }
     try:
-        options = task.options_model(**own.options)
+        options = task.options_model(**own.options | ({"scorer": own.scorer} if own.scorer else {}))
     except ValidationError as err:
         below = ("tasks", name, "options")
         raise MixError(explain(err, where, task.options_model, content=own.options, below=below)) from err
@@ -186,7 +201,10 @@ def _check_allowed(name: str, uri: str, config: MixConfig, *, where: Where) -> N
     """
     if config.allowed_distributions is None:
         return
-    plugins = [find(name), *(find(wrapper, group=WRAPPERS) for wrapper in config.wrappers)]
+    own = config.tasks[name]
+    plugins = [find(name)] if own.rows is None else []
+    plugins += [find(own.scorer, group=SCORERS)] if own.scorer else []
+    plugins += [*(find(wrapper, group=WRAPPERS) for wrapper in config.wrappers)]
     if scheme := uri.partition(":")[0]:
         plugins.append(find(scheme, group=SOURCES))
     for plugin in plugins:

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -26,6 +26,8 @@ from .. import hookspecs
 from ..errors import BrokenPlugin, IncompatiblePlugin, PluginFailed, SourceRejected
 from .hooks import SPECS, Namespace, hooks_of, problems, register
 from .installed import (
+    BUILT_IN,
+    SCORERS,
     SOURCES,
     TASKS,
     WRAPPERS,
@@ -72,6 +74,11 @@ class Task:
     hooks: Any
     wrappers: tuple[str, ...]
     verifier: Verifier = field(repr=False, compare=False)
+
+    @property
+    def built_in(self) -> str:
+        """The name of the built-in task that has this name in its mix; "" for an installed task."""
+        return self.plugin.entry_point.name if self.plugin.entry_point.group == BUILT_IN else ""
 
     @property
     def api_version(self) -> str:
@@ -180,14 +187,15 @@ class Task:
 
 
 @cache
-def load_task(name: str, *, wrappers: tuple[str, ...] = ()) -> Task:
+def load_task(name: str, *, plugin: str = "", wrappers: tuple[str, ...] = ()) -> Task:
     """The installed task of a name, imported. Raises a PluginError that names its distribution.
 
     Args:
         name: of the entry point in the group ``ssrl``.
+        plugin: name of a built-in task, which then gets this name; "" for an installed one.
         wrappers: names in the group ``ssrl.wrappers``, innermost first.
     """
-    return bind(find(name), wrappers=wrappers)
+    return bind(replace(find(plugin, group=BUILT_IN), name=name) if plugin else find(name), wrappers=wrappers)
 
 
 def bind(plugin: InstalledPlugin, *, wrappers: tuple[str, ...] = ()) -> Task:
@@ -200,6 +208,20 @@ def bind(plugin: InstalledPlugin, *, wrappers: tuple[str, ...] = ()) -> Task:
     if fault := _fault_of(info):
         raise BrokenPlugin(f"plugin {plugin}: ssrl_task_info {fault}; got {info!r:.300}")
     return Task(plugin.name, plugin, info, hooks, wrappers, Verifier(plugin, wrappers))
+
+
+@cache
+def load_scorer(name: str) -> Callable[[str, str], float]:
+    """The installed scorer of a name: a function from answer and truth to a score in [0, 1]. Raises PluginError."""
+    plugin = find(name, group=SCORERS)
+    check_requirement(plugin)
+    try:
+        scorer = plugin.entry_point.load()
+    except _FAILURE as err:
+        raise BrokenPlugin(f"scorer {plugin} does not import: {type(err).__name__}: {err}") from err
+    if not callable(scorer):
+        raise BrokenPlugin(f"scorer {plugin}: {plugin.entry_point.value} is not a function of answer and truth")
+    return scorer  # type: ignore[no-any-return]
 
 
 @cache

@@ -19,10 +19,14 @@ TASKS = "ssrl"
 SOURCES = "ssrl.sources"
 WRAPPERS = "ssrl.wrappers"
 BENCHMARKS = "ssrl.benchmarks"
+SCORERS = "ssrl.scorers"
+BUILT_IN = "ssrl.built_in"
+"""The group of tasks of the core that a mix gives names of its own."""
 ALLOWED = "SSRL_ALLOWED_DISTRIBUTIONS"
 """Environment variable: names or patterns of the distributions whose plugins may be loaded, with commas or blanks."""
 
 _KINDS = {TASKS: "task", SOURCES: "image source", WRAPPERS: "wrapper", BENCHMARKS: "benchmark"}
+_KINDS |= {SCORERS: "scorer", BUILT_IN: "built-in task"}
 _CORE = "ssrl-core"
 _NO_VERSION = "(no version)"
 

@@ -102,6 +102,8 @@ class Split:
         self._scene: Callable[[str], str] = getattr(source, "scene", str)
         self._source, self._heldout, self._limit = source, part != "train", fraction * 2**64
         self._positions: np.ndarray | None = None
+        self._part = part
+        self._order: tuple[int, np.ndarray] | None = None
         if not len(source):
             raise SourceError("the image source has no images")
         if len(source) <= _MAX_ENUMERATED:
@@ -118,6 +120,25 @@ class Split:
     def count(self) -> int | None:
         """Number of images; None if the source has more than a million images, which are not enumerated."""
         return None if self._positions is None else len(self._positions)
+
+    def in_turn(self, number: int, rng_of: Callable[[int], np.random.Generator]) -> str:
+        """The id of image ``number`` in a random order of all, then in another one. ``count`` must be known.
+
+        ``"validation"`` and ``"heldout"`` have every other of the held-out images each, if there are two.
+
+        Args:
+            number: from 0.
+            rng_of: the generator of each order, from 0; the same for equal splits.
+        """
+        assert self._positions is not None
+        pool = self._positions
+        if self._heldout and len(pool) > 1:
+            pool = pool[self._part == "heldout" :: 2]
+        turn, place = divmod(number, len(pool))
+        order = self._order  # other threads may replace it
+        if order is None or order[0] != turn:
+            order = self._order = turn, rng_of(turn).permutation(len(pool))
+        return self._source.image_id(int(pool[order[1][place]]))
 
     def draw(self, rng: np.random.Generator) -> str:
         """The id of an image drawn uniformly from the set."""
@@ -190,7 +211,7 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     scale = size / max(crop_w, crop_h)
     target = max(1, round(crop_w * scale)), max(1, round(crop_h * scale))
     window = np.s_[top : top + crop_h, left : left + crop_w]
-    rgb = _resized(image.rgb[window], target, 1 / scale)
+    rgb = resized(image.rgb[window], target, 1 / scale)
     depth = intrinsics = None
     if image.depth is not None:
         # When shrinking, an output pixel covers a block of input pixels. INTER_NEAREST reads the upper-left pixel of
@@ -202,8 +223,8 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     return SourceImage(id=image.id, rgb=rgb, depth=depth, intrinsics=intrinsics)
 
 
-def _resized(rgb: np.ndarray, target: tuple[int, int], ratio: float) -> np.ndarray:
-    """Colour with ``ratio`` old pixels in a new one, across and down."""
+def resized(rgb: np.ndarray, target: tuple[int, int], ratio: float) -> np.ndarray:
+    """Colour of ``target`` width and height, with ``ratio`` old pixels in a new one, across and down."""
     if ratio <= 1:
         return cv2.resize(rgb, target, interpolation=cv2.INTER_CUBIC)
     if ratio > _MOST_SMOOTHED:

@@ -24,16 +24,19 @@ from __future__ import annotations
 
 import base64
 import glob
+import json
+import posixpath
 import re
+from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -43,7 +46,7 @@ from ..types import Intrinsics
 from .base import Files, FileSource
 from .depth import NO_CAMERA, intrinsics_option, read_intrinsics, scale_option
 from .options import skipped_text
-from .store import Store, locate
+from .store import MOST_BYTES, Store, locate
 
 _OPTIONS = ("files", "image", "depth", "scale", "intrinsics")
 _BASE64 = re.compile(r"(?:data:[^,]*;base64,)?([A-Za-z0-9+/\s]{100,}={0,2}\s*)")
@@ -83,6 +86,16 @@ class DatasetSource(FileSource):
     scale: float | None
     camera: Intrinsics | None
     blocks = 64
+    scheme: ClassVar[str] = "dataset"
+    tables: ClassVar[tuple[str, ...]] = ("*.parquet", "data-*.arrow")
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The columns that a table must have, of which these are the names."""
+        return list(filter(None, (self.image, self.depth, self.intrinsics)))
+
+    def _is_table(self, path: str) -> bool:
+        name = path.rpartition("/")[2].lower()
+        return fnmatchcase(path, self.pattern) if self.pattern else any(fnmatchcase(name, p) for p in self.tables)
 
     @property
     def has_depth(self) -> bool:
@@ -111,25 +124,25 @@ class DatasetSource(FileSource):
         skipped = Counter[str]()
         files, counts = [], []
         for path in self.store.files(skipped):
-            if not _is_table(path, self.pattern):
+            if not self._is_table(path):
                 continue
             try:
-                table = _open_table(self.store, path, self.store.stamp(path))
+                table = open_table(self.store, path, self.store.stamp(path))
             except Exception:  # damaged files raise many types of exceptions
                 skipped[f"file not readable{self.store.kind(path)}"] += 1
                 continue
-            for column in filter(None, (self.image, self.depth, self.intrinsics)):
+            for column in self.columns(table.names):
                 if column not in table.names:
                     raise SourceError(
-                        f"image source 'dataset:{self.store}': {path} has no column {column!r}."
+                        f"image source '{self.scheme}:{self.store}': {path} has no column {column!r}."
                         f"{did_you_mean(column, table.names)}\n  columns: {', '.join(table.names)}"
                     )
             files.append(path)
             counts.append(table.ends[-1] if table.ends else 0)
         if not sum(counts):
             raise SourceError(
-                f"image source 'dataset:{self.store}': no row in the {len(files)} files "
-                f"{self.pattern or '*.parquet or data-*.arrow'} in {str(self.store)!r}{skipped_text(skipped)}"
+                f"image source '{self.scheme}:{self.store}': no row in the {len(files)} files "
+                f"{self.pattern or ' or '.join(self.tables)} in {str(self.store)!r}{skipped_text(skipped)}"
             )
         skipped.pop("hidden", None)
         return Rows(files, list(accumulate(counts)), dict(skipped))
@@ -137,10 +150,10 @@ class DatasetSource(FileSource):
     def read(self, image_id: str, *, depth: bool) -> Files:
         """The contents of the cells of a row."""
         path, _, row = image_id.rpartition("#")
-        if not row.isdecimal() or not _is_table(path, self.pattern):
+        if not row.isdecimal() or not self._is_table(path):
             raise SourceRejected("file missing")
         columns = filter(None, (self.image, self.depth if depth else "", self.intrinsics))
-        cells = self._cells(path, int(row), list(columns))
+        cells = self.cells(path, int(row), list(columns))
         color, camera, metres = self._content(cells[self.image], "image"), self.camera, None
         if self.intrinsics:
             try:
@@ -148,16 +161,17 @@ class DatasetSource(FileSource):
             except (TypeError, ValueError) as err:
                 raise SourceRejected(NO_CAMERA) from err
         if depth:
-            cell = _content(cells[self.depth])
+            cell = content_of(cells[self.depth])
             try:
                 metres = np.array(cell) if isinstance(cell, list) else self._content(cell, "depth")
             except ValueError as err:
                 raise SourceRejected("unreadable depth") from err
         return Files(color, metres, None, self.scale, camera)
 
-    def _cells(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
+    def cells(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
+        """The cells of a row, column -> cell. Raises SourceRejected."""
         try:
-            return _open_table(self.store, path, self.store.stamp(path)).row(row, columns)
+            return open_table(self.store, path, self.store.stamp(path)).row(row, columns)
         except (SourceRejected, SourceError):
             raise
         except FileNotFoundError as err:
@@ -166,7 +180,7 @@ class DatasetSource(FileSource):
             raise SourceRejected("unreadable table") from err
 
     def _content(self, cell: Any, what: str) -> bytes:
-        content = _content(cell)
+        content = content_of(cell)
         if isinstance(content, list):
             raise SourceRejected("cell with a list of several" if content else f"cell without {what}")
         if isinstance(content, str):
@@ -179,8 +193,8 @@ class DatasetSource(FileSource):
         """Relative paths of the tables; if cells contain paths, of all files below the folder."""
         files = self._rows.files
         with suppress(SourceRejected):
-            for cell in self._cells(files[0], 0, list(filter(None, (self.image, self.depth)))).values():
-                if isinstance(_content(cell), str):
+            for cell in self.cells(files[0], 0, list(filter(None, (self.image, self.depth)))).values():
+                if isinstance(content_of(cell), str):
                     return self.store.files(Counter())
         return iter(files)
 
@@ -208,7 +222,7 @@ def ssrl_open_source(uri: str) -> DatasetSource | None:
     )
 
 
-def _content(cell: Any) -> Any:
+def content_of(cell: Any) -> Any:
     """What a cell contains: bytes of a file, its path as text, or anything else as it is."""
     if isinstance(cell, list) and len(cell) == 1 and not isinstance(cell[0], list | int | float):
         cell = cell[0]
@@ -220,23 +234,20 @@ def _content(cell: Any) -> Any:
     return cell
 
 
-def _is_table(path: str, pattern: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return fnmatchcase(path, pattern) if pattern else name.endswith(".parquet") or fnmatchcase(name, "data-*.arrow")
-
-
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """A table that has not been read yet.
 
     Attributes:
         names: of all columns.
-        ends: for each chunk (row group or record batch), the number of rows in it and in the chunks before it.
-        chunk: from the number of a chunk and names of columns to these columns.
+        ends: for each chunk (row group, record batch or line), the number of rows in it and in the chunks before it.
+        chunk: from the number of a chunk and names of columns, or of ``texts``, to these columns.
+        texts: paths of the leaves of a Parquet file that are texts, e.g. ``images.list.element.path``.
     """
 
     names: list[str]
-    ends: list[int]
+    ends: Sequence[int]
     chunk: Callable[[int, list[str]], list[Any]]
+    texts: Sequence[str] = ()
 
     def row(self, number: int, columns: list[str]) -> dict[str, Any]:
         """The cells of a row, column -> cell."""
@@ -248,13 +259,21 @@ class _Table(NamedTuple):
         return {column: array[number - first].as_py() for column, array in zip(columns, arrays, strict=True)}
 
 
+class _Cell(NamedTuple):
+    value: Any
+
+    def as_py(self) -> Any:
+        return self.value
+
+
 @lru_cache(maxsize=256)
-def _open_table(store: Store, path: str, _stamp: str) -> _Table:
+def open_table(store: Store, path: str, _stamp: str) -> Table:
     """A table. The stamp is part of the key of this cache, because a mapped file must not change."""
-    return (_arrow if path.lower().endswith(".arrow") else _parquet)(store, path)
+    kinds = {".arrow": _arrow, ".jsonl": _json_lines}
+    return kinds.get(posixpath.splitext(path)[1].lower(), _parquet)(store, path)
 
 
-def _parquet(store: Store, path: str) -> _Table:
+def _parquet(store: Store, path: str) -> Table:
     import pyarrow.parquet as pq
 
     with store.open(path) as file, pq.ParquetFile(file) as parquet:
@@ -269,12 +288,13 @@ def _parquet(store: Store, path: str) -> _Table:
             raise SourceRejected("row group too large")
         with store.open(path) as file, pq.ParquetFile(file, metadata=metadata) as parquet:
             table = parquet.read_row_group(number, columns=columns, use_threads=False)
-        return [table.column(column) for column in columns]
+        return [table.column(name if name in table.column_names else name.partition(".")[0]) for name in columns]
 
-    return _Table(names, list(accumulate(rows)), chunk)
+    texts = [leaf.path for leaf in metadata.schema if leaf.logical_type.type == "STRING"]
+    return Table(names, list(accumulate(rows)), chunk, texts)
 
 
-def _arrow(store: Store, path: str) -> _Table:
+def _arrow(store: Store, path: str) -> Table:
     import pyarrow as pa
 
     if store.remote:
@@ -290,8 +310,35 @@ def _arrow(store: Store, path: str) -> _Table:
 
     def chunk(number: int, columns: list[str]) -> list[Any]:
         arrays = [batches[number].column(column) for column in columns]
-        for array in arrays:
-            array.validate(full=True)  # damaged offsets would read outside the file
+        for column in arrays:
+            column.validate(full=True)  # damaged offsets would read outside the file
         return arrays
 
-    return _Table(reader.schema.names, list(accumulate(map(len, batches))), chunk)
+    return Table(reader.schema.names, list(accumulate(map(len, batches))), chunk)
+
+
+def _json_lines(store: Store, path: str) -> Table:
+    """A table of JSON objects, one a line. In memory are 8 bytes a line; a chunk is one line."""
+    with store.open(path) as file:
+        first = json.loads(file.readline().decode("utf-8-sig"))
+        if not isinstance(first, dict):
+            raise ValueError("no object in the first line")
+        file.seek(0)
+        starts, start = array("q"), 0
+        for line in iter(lambda: file.readline(MOST_BYTES), b""):
+            if line.strip():
+                starts.append(start)
+            start += len(line)
+
+    def chunk(number: int, columns: list[str]) -> list[Any]:
+        with store.open(path) as file:
+            file.seek(starts[number])
+            try:
+                row = json.loads(file.readline(MOST_BYTES).decode("utf-8-sig"))
+            except (ValueError, RecursionError) as err:
+                raise SourceRejected("line not readable") from err
+        if not isinstance(row, dict):
+            raise SourceRejected("line not readable")
+        return [[_Cell(row.get(column))] for column in columns]
+
+    return Table(list(first), range(1, len(starts) + 1), chunk)

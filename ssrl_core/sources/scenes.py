@@ -20,6 +20,7 @@ _WHO = {
     "a clip of frames in order": "video:PATH, frames:PATH, rgbd:PATH with whole recordings, or synthetic:",
     "depth": "rgbd:PATH or synthetic:",
     "poses of frames": _WITH_POSES,
+    "ready-made questions": "rows:PATH",
 }
 """What a task may need -> the built-in sources that have it."""
 
@@ -27,14 +28,17 @@ _WHO = {
 def lacking(info: TaskInfo, source: ImageSource) -> str | None:
     """What a task needs and a source has not, with the sources that have it; None if the source has all of it."""
     frames: FrameSource | None = getattr(source, "frames", None)
-    if info.takes == "image":
-        has = {"single images": frames is None or len(source) > 0, "depth": source.has_depth}
+    if info.takes in ("image", "row"):
+        rows = hasattr(source, "row")
+        has = {"single images": not rows and (frames is None or len(source) > 0), "depth": source.has_depth}
+        has |= {"ready-made questions": rows}
     elif frames is None:
         has = {}
     else:
         has = {"several views of a scene": True, "a clip of frames in order": frames.in_order}
         has |= {"depth": frames.has_depth, "poses of frames": frames.has_pose}
     kinds = {"image": "single images", "views": "several views of a scene", "clip": "a clip of frames in order"}
+    kinds |= {"row": "ready-made questions"}
     needs = [kinds[info.takes], *["depth"] * info.needs_depth, *["poses of frames"] * info.needs_pose]
     missing = next((need for need in needs if not has.get(need)), None)
     return missing and f"{missing}. These sources have it: {_WHO[missing]}"
@@ -42,7 +46,7 @@ def lacking(info: TaskInfo, source: ImageSource) -> str | None:
 
 def collection(info: TaskInfo, source: ImageSource) -> ImageSource | FrameSource:
     """What a task draws from: the images of a source, or its scenes and clips. ``lacking`` must be None."""
-    return source if info.takes == "image" else source.frames  # type: ignore[attr-defined]
+    return source if info.takes in ("image", "row") else source.frames  # type: ignore[attr-defined]
 
 
 def load_for(
@@ -53,6 +57,9 @@ def load_for(
     Raises:
         SourceRejected: the image, scene or clip cannot be used.
     """
+    if info.takes == "row":
+        question: SourceImage = source.row(image_id, size=size)  # type: ignore[attr-defined]
+        return question
     if info.takes == "image":
         return to_working_size(load_image(source, image_id, depth=info.needs_depth), size, rng=rng)
     frames: FrameSource = source.frames  # type: ignore[attr-defined]
