@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from PIL import Image
 
 from ssrl_core import answers, hookspecs
@@ -174,7 +175,7 @@ def the_page(name):
 def test_the_mixes_in_the_documentation_are_valid(write_mix):
     every = blocks(the_page("training.md") + the_page("mixes.md"), "yaml")
     shown = {block.split()[1]: block for block in every if not block.startswith("# grpo.yaml")}
-    assert shown.keys() == {"mix.yaml", "harder.yaml", "staged.yaml"}
+    assert shown.keys() == {"mix.yaml", "harder.yaml", "rows.yaml", "staged.yaml"}
     files = [write_mix(block, name) for name, block in shown.items()]
     configs = {file.name: read_mix(file)[0] for file in files}
     assert set(configs["mix.yaml"].tasks) == {"shuffled_patches", "depth_ordering"}
@@ -189,6 +190,19 @@ def test_the_recipe_in_the_documentation_is_valid(write_mix, tmp_path):
     path = write_mix(recipe, "grpo.yaml")
     launch = prepare("grpo", path, [f"trainer.default_local_dir={tmp_path}/run"], device="cuda")
     assert launch.steps == 360
+
+
+def test_the_configuration_of_easyr1_in_the_documentation_names_the_columns_of_its_export():
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
+    (block,) = blocks(the_page("trainers.md"), "yaml")
+    data = yaml.safe_load(block)["data"]
+    assert {data[f"{name}_key"] for name in ("prompt", "answer", "image")} <= set(
+        schema(files=False, layout="easyr1").names
+    )
+    for layout, column in (("easyr1", 1), ("swift", 2)):
+        table = re.findall(r"^\| (?:question|images|all|the right).*", the_page("trainers.md"), re.MULTILINE)
+        named = [re.search("`([a-z]+)`", row.split("|")[column + 1])[1] for row in table]
+        assert len(named) == 4 and set(named) <= set(schema(files=False, layout=layout).names)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])

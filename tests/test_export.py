@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -41,6 +43,7 @@ tasks: {shuffled_patches: , flipped_patch: , cropped_patch: , depth_ordering: , 
 ALONE = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from ssrl_core.errors import SSRLError
 from ssrl_core.export import export
 mix, folder, settings = sys.argv[1:]
@@ -477,3 +480,72 @@ def test_the_command_exports_and_ends_with_a_message_if_it_cannot(toy_mix, tmp_p
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"] == 30
     other = ssrl("-n", "31", "--shard-size", "10")
     assert isinstance(other.exception, ExportError) and "samples: 30 -> 31" in str(other.exception)
+
+
+def load_as_easyr1(folder):
+    """The rows as EasyR1's dataset takes them: a text with <image>, and images as records with bytes, or as paths."""
+    from datasets import load_dataset
+
+    for row in load_dataset("parquet", data_files=f"{folder}/train-*.parquet", split="train"):
+        images = [Image.open(image if isinstance(image, str) else BytesIO(image["bytes"])) for image in row["images"]]
+        assert isinstance(row["problem"], str) and row["problem"].count("<image>") == len(images) > 0
+        yield row["problem"], [image.convert("RGB") for image in images], row["answer"], row
+
+
+def load_as_swift(folder):
+    """The rows as the preprocessor of ms-swift takes them: messages of role and content, images as records or paths."""
+    from datasets import load_dataset
+
+    for row in load_dataset("parquet", data_files=f"{folder}/train-*.parquet", split="train"):
+        (message,) = row["messages"]
+        assert message.keys() == {"role", "content"} and message["role"] == "user"
+        images = [image if isinstance(image, dict) else {"bytes": None, "path": image} for image in row["images"]]
+        assert all(image.keys() == {"bytes", "path"} for image in images)
+        assert message["content"].count("<image>") == len(images) > 0
+        opened = [Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"]) for image in images]
+        yield message["content"], [image.convert("RGB") for image in opened], row["solution"], row
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["bytes", "files"])
+@pytest.mark.parametrize(("layout", "load"), [("easyr1", load_as_easyr1), ("swift", load_as_swift)])
+def test_an_export_for_another_trainer_has_its_columns_our_samples_and_our_rewards(
+    layout, load, files, install_toy, write_mix, tmp_path
+):
+    pytest.importorskip("datasets", reason="the 'train' extra is not installed")
+    install_toy()
+    path = write_mix("tasks: {toy: }\nsource: 'synthetic:?width=96&height=72'\nsize: 64")
+    said = ["export", str(path), "-o", str(tmp_path / "out"), "-n", "4", "--for", layout, *["--files"] * files]
+    result = CliRunner().invoke(app(), said, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    mix = load_mix(path)
+    rows = list(load(tmp_path / "out"))
+    assert len(rows) == 4
+    for index, (prompt, images, key, row) in enumerate(rows):
+        example = mix[index]
+        assert prompt == example.prompt
+        assert [image.tobytes() for image in images] == [image.tobytes() for image in example.images]
+        assert row["truth"] == example.sample.truth and row["data_source"] == "toy@1"
+        assert render(Recipe.from_json(row["recipe"])).truth == row["truth"]
+        for completion in (f"<think>.</think>\\boxed{{{row['truth']}}}", "<think>.</think>\\boxed{Z}", "?"):
+            assert (
+                rewards_of(tmp_path / "out", layout, completion, key) == score(Key.from_json(key), completion)["score"]
+            )
+    assert export(path, tmp_path / "out", samples=4, layout=layout, files=files)["rows"] == 4  # resumes
+    with pytest.raises(ExportError, match="layout"):
+        export(path, tmp_path / "out", samples=4, files=files)
+
+
+def rewards_of(folder, layout, completion, key):
+    """The reward of the function in ``reward.py`` of an export, called as the trainer calls it."""
+    fake = SimpleNamespace(ORM=object, orms={})
+    modules = {"swift": SimpleNamespace(), "swift.rewards": fake}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        found = runpy.run_path(str(folder / "reward.py"))
+    if layout == "swift":
+        (reward,) = fake.orms["ssrl"]()([completion], solution=[key], truth=["?"])
+        return reward
+    (reward,) = found["compute_score"]([{"response": completion, "response_length": 3, "ground_truth": key}])
+    assert reward.keys() == {"overall", "accuracy", "format"}
+    return reward["overall"]

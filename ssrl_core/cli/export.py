@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..export import export
+from ..export.rows import Layout
 from ..mix import SplitName
 from .terminal import counted, progress_bar
 from .what import Seed, Size, Source, What, open_mix
@@ -47,6 +48,7 @@ def command(
     shard_size: Annotated[int, typer.Option(min=1, help="Samples in a shard.")] = 1000,
     jpeg: Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG images; PNG by default.")] = None,
     files: Annotated[bool, typer.Option("--files", help="Keep images as files next to the shards.")] = False,
+    layout: Annotated[Layout, typer.Option("--for", help="The trainer whose columns the rows have.")] = "verl",
 ) -> None:
     if address and not ray:
         raise typer.BadParameter("this is the address of a Ray cluster: add --ray", param_hint="--address")
@@ -54,6 +56,6 @@ def command(
     with progress_bar() as on_progress:
         manifest = export(
             mix, output, samples=samples, workers=workers, ray=ray, address=address,
-            shard_size=shard_size, jpeg=jpeg, files=files, on_progress=on_progress,
+            shard_size=shard_size, jpeg=jpeg, files=files, layout=layout, on_progress=on_progress,
         )  # fmt: skip
     typer.echo(as_text(manifest, output))

@@ -1,4 +1,4 @@
-"""A mix as Parquet shards that verl's stock dataset reads.
+"""A mix as Parquet shards that verl's stock dataset reads, or EasyR1, or ms-swift.
 
 A row holds a sample of the mix, bit for bit, and its recipe. The bytes of a shard depend on the mix and the number of
 the shard only. They do not depend on the process or machine that makes it, nor on interruptions.
@@ -7,6 +7,7 @@ the shard only. They do not depend on the process or machine that makes it, nor 
     plan      everything that the shards depend on
     shards    one shard: complete or absent
     rows      one row
+    rewards   reward functions of other trainers
     local     shards made in this process, or in subprocesses
     cluster   shards made on a Ray cluster
     manifest  the result

@@ -1,16 +1,19 @@
-"""One row: a sample as verl's RLHFDataset reads it, with its recipe. ``docs/export.md`` describes the columns."""
+"""One row: a sample as a trainer reads it, with its recipe. ``docs/export.md`` describes the columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from ..mix import Example, Mix
 from ..reward import columns
 from ..sources.images import pixels
 
+Layout = Literal["verl", "easyr1", "swift"]
+"""Whose columns an export has."""
 
-def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[str, Any]:
+
+def row(mix: Mix, index: int, example: Example, *, images: list[Any], layout: Layout = "verl") -> dict[str, Any]:
     """The row of a sample.
 
     Args:
@@ -18,10 +21,17 @@ def row(mix: Mix, index: int, example: Example, *, images: list[Any]) -> dict[st
         index: index of the sample in the mix.
         example: the sample.
         images: the content of the column ``images``: ``{"bytes": ...}`` or file name for each image.
+        layout: whose columns the row has.
     """
     recipe = example.recipe
+    reward = columns(example, format_weight=mix.config.format_weight, thinking=mix.config.thinking)
+    if layout != "verl":
+        key, said = reward["reward_model"]["ground_truth"], [{"role": "user", "content": example.prompt}]
+        own = {"problem": example.prompt, "answer": key} if layout == "easyr1" else {"messages": said, "solution": key}
+        facts = {"data_source": reward["data_source"], "truth": example.sample.truth, "recipe": recipe.to_json()}
+        return own | {"images": images} | facts
     return {
-        **columns(example, format_weight=mix.config.format_weight, thinking=mix.config.thinking),
+        **reward,
         "prompt": [{"role": "user", "content": example.prompt}],
         "images": images,
         "extra_info": {
@@ -57,16 +67,21 @@ def encode(image: Any, *, jpeg: int | None) -> bytes:
     return bytes(encoded.data)
 
 
-def schema(*, files: bool) -> Any:
+def schema(*, files: bool, layout: Layout = "verl") -> Any:
     """The Arrow schema of rows. Images are file names if ``files``, else bytes."""
     import pyarrow as pa
 
     text = pa.string()
+    said = pa.list_(pa.struct({"role": text, "content": text}))
+    if layout != "verl":
+        own = {"problem": text, "answer": text} if layout == "easyr1" else {"messages": said, "solution": text}
+        kind = text if files else pa.struct({"bytes": pa.binary(), "path": text})
+        return pa.schema({**own, "images": pa.list_(kind), "data_source": text, "truth": text, "recipe": text})
     information = {name: text for name in ("split", "task", "level", "truth", "recipe")}
     return pa.schema(
         {
             "data_source": text,
-            "prompt": pa.list_(pa.struct({"role": text, "content": text})),
+            "prompt": said,
             "images": pa.list_(text if files else pa.struct({"bytes": pa.binary()})),
             "reward_model": pa.struct({"style": text, "ground_truth": text}),
             "extra_info": pa.struct({"index": pa.int64(), **information}),

@@ -15,6 +15,8 @@ from .cluster import make_on_cluster
 from .local import make_here, make_in_workers
 from .manifest import write_manifest
 from .plan import ExportError, digest, folder_of, plan_of, settle
+from .rewards import FILES
+from .rows import Layout
 from .shards import Job
 
 SHARD_SIZE = 1000
@@ -32,6 +34,7 @@ def export(
     shard_size: int = SHARD_SIZE,
     jpeg: int | None = None,
     files: bool = False,
+    layout: Layout = "verl",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """The manifest of an export of the first samples of a mix, after making or finishing the export.
@@ -50,6 +53,7 @@ def export(
         shard_size: number of samples in a shard.
         jpeg: quality of JPEG images in [1, 100]; None stores PNG, which is lossless.
         files: keep images as files below ``folder/images``; the folder must then not be moved.
+        layout: whose columns the rows have. For EasyR1 and ms-swift, ``reward.py`` in the folder has our reward.
         on_progress: called with the number of samples that are done, and of all samples.
 
     Raises:
@@ -62,7 +66,8 @@ def export(
     folder = folder.absolute()
     images = "png" if jpeg is None else f"jpeg {jpeg}"
     plan = plan_of(mix, samples=samples, shard_size=shard_size, images=f"{images} in {folder}" if files else images)
-    job = Job(folder, mix.split, samples, shard_size, jpeg, files, digest(plan))
+    plan |= {} if layout == "verl" else {"layout": layout}
+    job = Job(folder, mix.split, samples, shard_size, jpeg, files, digest(plan), layout)
     make: Callable[..., list[dict[str, Any]]] = make_here
     if ray:
         make = partial(make_on_cluster, workers=workers, address=address)
@@ -79,6 +84,8 @@ def export(
             finally:
                 with suppress(OSError):
                     _sweep(folder)
+            if layout in FILES:
+                (folder / "reward.py").write_text(FILES[layout], encoding="utf-8")
             return write_manifest(folder, plan, shards)
     except OSError as err:
         raise ExportError(

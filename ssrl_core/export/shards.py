@@ -17,7 +17,7 @@ from typing import Any
 from ..files import sha256, sync, temporary_name, written_whole
 from ..mix import Mix
 from ..mix.schedule import SplitName
-from .rows import encode, leaves, row, schema
+from .rows import Layout, encode, leaves, row, schema
 
 _ROW_GROUP = 100  # rows held in memory at a time
 _MAX_INFLATION = 100  # limit of the decompressed size of a shard, relative to its file size
@@ -38,6 +38,7 @@ class Job:
         jpeg: quality of JPEG images; None for PNG.
         files: True if images are files next to the shards.
         plan: digest of the plan.
+        layout: whose columns the rows have.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Job:
     jpeg: int | None
     files: bool
     plan: str
+    layout: Layout = "verl"
 
     @property
     def shards(self) -> int:
@@ -99,7 +101,8 @@ def _finished(job: Job, number: int) -> dict[str, Any] | None:
             expected = job.plan, number, len(job.indices(number))
             if (facts["plan"], facts["shard"], facts["rows"]) != expected or footer.num_rows != expected[2]:
                 return None
-            if size > _MAX_INFLATION * path.stat().st_size or not file.schema_arrow.equals(schema(files=job.files)):
+            fields = schema(files=job.files, layout=job.layout)
+            if size > _MAX_INFLATION * path.stat().st_size or not file.schema_arrow.equals(fields):
                 return None
             for batch in file.iter_batches(_ROW_GROUP):
                 if job.files:
@@ -122,7 +125,7 @@ def _write(job: Job, number: int, mix: Mix, *, on_progress: OnProgress) -> dict[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = schema(files=job.files)
+    fields = schema(files=job.files, layout=job.layout)
     # Columns of images get no compression and no dictionary: images are compressed already, and all differ.
     columns = [name for name in leaves(fields) if not name.startswith("images.")]
     before = {task: Counter(reasons) for task, reasons in mix.rejections.items()}
@@ -153,7 +156,7 @@ def _write(job: Job, number: int, mix: Mix, *, on_progress: OnProgress) -> dict[
                             (folder / name).write_bytes(image)
                             digest.update(image)
                             stored.append(str(job.images(number) / name))
-                    rows.append(row(mix, index, example, images=stored))
+                    rows.append(row(mix, index, example, images=stored, layout=job.layout))
                     on_progress(index - indices.start + 1)
                 writer.write_table(pa.Table.from_pylist(rows, schema=fields))
             rejected = {task: dict(sorted((n - before[task]).items())) for task, n in mix.rejections.items()}
