@@ -7,7 +7,7 @@ SEED ?= 1
 # Interpreters that a release is tried with.
 PYTHONS ?= python3.11 python3.12
 
-.PHONY: demo test test-fast test-vllm test-all bench docs release lint install clean
+.PHONY: demo test test-fast test-trainers test-vllm test-all bench docs release lint install clean
 
 demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
@@ -22,6 +22,9 @@ test: install $(ORACLES)  ## the tests of core and plugins, with real training r
 
 test-fast: install $(ORACLES)  ## without the training runs
 	$(PYTEST) -m "not slow and not training"
+
+test-trainers: $(VENV)-trainers/installed  ## TRL and verifiers: two steps of GRPO, ten rollouts, rewards equal to ours
+	$(VENV)-trainers/bin/python -m pytest tests/trainers
 
 test-vllm: $(VENV)-vllm/installed  ## vLLM on the CPU: evaluation, and GRPO through verl with its rollouts
 	$(VENV)-vllm/bin/python -m pytest tests/vllm
@@ -64,7 +67,11 @@ $(VENV)-release/installed: pyproject.toml
 	$(VENV)-release/bin/python -m pip install -q --group release
 	@touch $@
 
-$(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/requirements.txt
+$(VENV)-trainers/installed: $(VENV)/installed tests/environment.sh tests/trainers/requirements.txt
+	tests/environment.sh $(VENV)-trainers $(VENV) tests/trainers/requirements.txt
+	@touch $@
+
+$(VENV)-vllm/installed: $(VENV)/installed tests/environment.sh tests/vllm/environment.sh tests/vllm/requirements.txt
 	tests/vllm/environment.sh $(VENV)-vllm $(VENV)
 	@touch $@
 
@@ -72,4 +79,4 @@ $(VENV)-vllm/installed: $(VENV)/installed tests/vllm/environment.sh tests/vllm/r
 	-$(BIN)/python -m pip install -q --no-deps --upgrade --target .oracles -r tests/oracles.txt && touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm $(VENV)-docs $(VENV)-release .oracles runs site
+	rm -rf $(VENV) $(VENV)-trainers $(VENV)-vllm $(VENV)-docs $(VENV)-release .oracles runs site

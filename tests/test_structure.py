@@ -17,7 +17,7 @@ LAYERS = [  # from top to bottom; different names in one layer do not import eac
     {"__main__"},
     {"cli"},
     {"benchmarks"},
-    {"verl", "export", "evaluate", "testing"},
+    {"verl", "export", "evaluate", "testing", "trl", "verifiers"},
     {"resume", "pages"},
     {"reward"},
     {"models"},
