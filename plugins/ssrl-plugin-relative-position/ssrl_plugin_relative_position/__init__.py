@@ -105,6 +105,8 @@ def ssrl_task_info() -> TaskInfo:
         "relations.marks@1": "which mark is farther left, with the facing, is half of the answer; 0.53",
         "relations.marks@2": "as at level 1; 0.54",
         "relations.marks@3": "as at level 1; 0.27",
+        "relations.upright marks@1": "as above, on images as they are; 0.49",
+        "relations.upright marks@2": "as above, on images as they are; 0.51",
         "relations.detail": "rings are sharp, so the sharpness of a quarter shows whether a mark lies in it; 0.41",
     }
     return TaskInfo(
