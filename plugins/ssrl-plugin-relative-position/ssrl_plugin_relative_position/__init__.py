@@ -107,6 +107,8 @@ def ssrl_task_info() -> TaskInfo:
         "relations.marks@3": "as at level 1; 0.27",
         "relations.upright marks@1": "as above, on images as they are; 0.49",
         "relations.upright marks@2": "as above, on images as they are; 0.51",
+        "relations.upright marks@3": "as above; 0.24",
+        "relations.upright marks@paper": "as above; 0.34",
         "relations.detail": "rings are sharp, so the sharpness of a quarter shows whether a mark lies in it; 0.41",
     }
     return TaskInfo(
