@@ -158,7 +158,8 @@ def check_files(archive: Path) -> None:
     if archive.suffix == ".whl":
         found, package, version = _wheel(archive)
         info = {f"{package}-{version}.dist-info/{name}" for name in INFO}
-        wanted = set(git("ls-files", "--", package, cwd=_project(package)).splitlines()) | info
+        packages = [package, *["ssrl_verifiers"] * (package == "ssrl_core")]  # verifiers loads the core by this name
+        wanted = set(git("ls-files", "--", *packages, cwd=_project(package)).splitlines()) | info
         missing, extra = wanted - found, found - wanted
     else:
         found, package = _sdist(archive)

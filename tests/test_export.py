@@ -1,6 +1,8 @@
 """The content of an export depends on its mix only: not on workers, kills, damaged files or a full disk."""
 
+import importlib.util
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -549,3 +552,45 @@ def rewards_of(folder, layout, completion, key):
     (reward,) = found["compute_score"]([{"response": completion, "response_length": 3, "ground_truth": key}])
     assert reward.keys() == {"overall", "accuracy", "format"}
     return reward["overall"]
+
+
+@pytest.fixture
+def preprocessor_of_swift(monkeypatch):
+    """The class of ms-swift that brings any data set into its own form, from its file in a wheel. Skips without it."""
+    file = Path(__file__).parents[1] / ".oracles" / "swift" / "dataset" / "preprocessor" / "core.py"
+    if not file.is_file():
+        pytest.skip("no oracles: pip install --no-deps --target .oracles -r tests/oracles.txt")
+    unused = {  # by a data set with messages
+        "modelscope.hub.utils.utils": {"get_cache_dir": lambda: str(file)},
+        "swift.dataset.utils": {"sample_dataset": None},
+        "swift.template": {"history_to_messages": None, "MaxLengthError": ValueError},
+        "swift.template.template_inputs": {"normalize_openai_tool_calls": lambda messages: messages},
+        "swift.utils": {
+            "TOOL_KEYS": (), "get_logger": logging.getLogger, "is_dist": lambda: False, "is_master": lambda: True,
+            "remove_arrow_padding": None, "safe_ddp_context": lambda *_: nullcontext(),
+        },
+    }  # fmt: skip
+    for name, content in unused.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    spec = importlib.util.spec_from_file_location("swift.dataset.preprocessor.core", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.AutoPreprocessor
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["bytes", "files"])
+def test_ms_swift_itself_takes_the_rows_of_an_export(files, preprocessor_of_swift, install_toy, write_mix, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the 'train' extra is not installed")
+    install_toy()
+    path = write_mix("tasks: {toy: }\nsource: 'synthetic:?width=96&height=72'\nsize: 64")
+    export(path, tmp_path / "out", samples=4, layout="swift", files=files)
+    rows = datasets.load_dataset("parquet", data_files=f"{tmp_path}/out/train-*.parquet", split="train")
+    taken = preprocessor_of_swift()(rows, load_from_cache_file=False)
+    mix = load_mix(path)
+    assert len(taken) == 4
+    for index, row in enumerate(taken):
+        assert row["messages"] == [{"role": "user", "content": mix[index].prompt}]
+        (image,) = row["images"]
+        opened = Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
+        assert opened.tobytes() == mix[index].images[0].tobytes()
+        assert json.loads(row["solution"])["truth"] == row["truth"] == mix[index].sample.truth
