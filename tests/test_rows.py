@@ -263,6 +263,22 @@ def test_opening_reads_names_only_and_a_sample_reads_one_row_group(write_mix, tm
     assert [columns for _, columns in read] == [("question", "answer", "image")]
 
 
+def test_a_row_group_that_cannot_be_read_costs_its_rows(write_mix, tmp_path, monkeypatch):
+    rows = [{"question": "?", "answer": "A", "image": {"bytes": png(k), "path": f"{k}.png"}} for k in range(30)]
+    write(tmp_path / "a.parquet", rows, row_group_size=10)
+    real = pq.ParquetFile.read_row_group
+
+    def damaged(self, number, **settings):
+        if number == 1:
+            raise OSError("Corrupt snappy compressed data.")
+        return real(self, number, **settings)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", damaged)
+    mix = load_mix(write_mix(f"tasks: {{general: {{rows: a.parquet}}}}\nsamples: 40{TAIL}"))
+    assert not {int(i.rpartition("#")[2]) for i in drawn(mix)} & set(range(10, 20))
+    assert set(mix.rejections["general"]) == {"unreadable table"}
+
+
 def test_an_export_an_evaluation_and_a_resumed_run_take_rows(published, write_mix, tmp_path):
     path = write_mix(f"tasks: {{general: {{rows: '{published}', scorer: published}}}}{TAIL}")
     export(path, tmp_path / "out", samples=3)

@@ -22,7 +22,7 @@ HEADER = """\
 # and open a pull request (see CONTRIBUTING.md). The key `checked` is written by .github/catalog.py: leave it out.
 """
 
-KINDS = ("tasks", "sources", "wrappers", "benchmarks")
+KINDS = ("tasks", "sources", "wrappers", "benchmarks", "scorers")
 """What a distribution can provide. The entry-point groups are ``ssrl``, ``ssrl.sources``, and so on."""
 
 Status = Literal["passed", "failed", "vanished"]
@@ -64,7 +64,7 @@ class Entry(_Strict):
 
     Attributes:
         summary: one line.
-        tasks, sources, wrappers, benchmarks: names of the entry points that it provides.
+        tasks, sources, wrappers, benchmarks, scorers: names of the entry points that it provides.
         needs: what its tasks need of images, e.g. ``("depth",)``, or a machine, e.g. ``("gpu",)``.
         home: URL, or empty.
         checked: None for a new entry.
@@ -75,6 +75,7 @@ class Entry(_Strict):
     sources: Names = ()
     wrappers: Names = ()
     benchmarks: Names = ()
+    scorers: Names = ()
     needs: Names = ()
     home: Annotated[str, Field(pattern=r"^(https?://[^\s<>()|\"'`\\]+)?$", max_length=200)] = ""
     checked: Checked | None = None
@@ -151,6 +152,8 @@ def offers(group: str) -> dict[str, tuple[str, str]]:
     For ``ssrl list`` and for messages about missing plugins: quick, and without an error for a damaged file.
     """
     kind = "tasks" if group == "ssrl" else group.removeprefix("ssrl.")
+    if kind not in KINDS:  # the core alone has such plugins
+        return {}
     newer = max(map(_quick, (saved_file(), SHIPPED)), key=lambda catalog: catalog.updated)
     found: dict[str, tuple[str, str]] = {}
     for distribution, entry in newer.distributions.items():

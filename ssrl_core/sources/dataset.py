@@ -319,16 +319,15 @@ def _arrow(store: Store, path: str) -> Table:
 
 def _json_lines(store: Store, path: str) -> Table:
     """A table of JSON objects, one a line. In memory are 8 bytes a line; a chunk is one line."""
+    starts, start, first = array("q"), 0, None
     with store.open(path) as file:
-        first = json.loads(file.readline().decode("utf-8-sig"))
-        if not isinstance(first, dict):
-            raise ValueError("no object in the first line")
-        file.seek(0)
-        starts, start = array("q"), 0
         for line in iter(lambda: file.readline(MOST_BYTES), b""):
             if line.strip():
                 starts.append(start)
+                first = first or json.loads(line.decode("utf-8-sig"))
             start += len(line)
+    if not isinstance(first, dict):
+        raise ValueError("no object in the first line")
 
     def chunk(number: int, columns: list[str]) -> list[Any]:
         with store.open(path) as file:

@@ -190,7 +190,7 @@ class RowsSource(DatasetSource):
             for number, end in enumerate(table.ends):
                 try:
                     cells = [cell.as_py() for cell in table.chunk(number, [read])[0]] if read else []
-                except SourceRejected:
+                except Exception:  # damaged files raise many types of exceptions; these rows are rejected when drawn
                     cells = []
                 for cell in cells or [None] * (end - first):
                     value = _cell({top: cell}, column)
