@@ -33,7 +33,7 @@ from importlib import metadata
 from ssrl_core.plugins import load_task
 from ssrl_core.plugins.installed import find
 distribution = metadata.distribution(sys.argv[1])
-provided, faults, depth = {}, [], False
+provided, faults, needs = {}, [], set()
 for entry in distribution.entry_points:
     kind = "tasks" if entry.group == "ssrl" else entry.group.removeprefix("ssrl.")
     if entry.group != "ssrl" and kind == entry.group:
@@ -42,12 +42,15 @@ for entry in distribution.entry_points:
     try:
         find(entry.name, group=entry.group)
         if kind == "tasks":
-            depth = load_task(entry.name).info.needs_depth or depth
+            info = load_task(entry.name).info
+            needs |= {"depth"} if info.needs_depth else set()
+            needs |= {"poses"} if getattr(info, "needs_pose", False) else set()  # since API 1.1
+            needs |= {getattr(info, "takes", "image")} - {"image"}
         else:
             entry.load()
     except Exception as err:
         faults.append(f"{entry.name}: {err}")
-facts = {"version": distribution.version, "core": metadata.version("ssrl-core"), "depth": depth}
+facts = {"version": distribution.version, "core": metadata.version("ssrl-core"), "needs": sorted(needs)}
 print("\\n" + json.dumps(facts | {"provided": provided, "faults": faults}))
 """
 """Prints facts about an installed distribution, as JSON in the last line. Runs in its environment."""
@@ -184,8 +187,8 @@ def differences(name: str, entry: Entry, found: Mapping[str, Any]) -> Iterator[s
             yield f"{name} {found['version']} does not provide the {kind} {', '.join(sorted(missing))}"
         if unlisted := provided - listed:
             yield f"the entry does not list the {kind} {', '.join(sorted(unlisted))}"
-    if found["depth"] and "depth" not in entry.needs:
-        yield "a task needs depth, and the entry does not say so in needs"
+    if missing := set(found["needs"]) - set(entry.needs):
+        yield f"its tasks need {', '.join(sorted(missing))}, and the entry does not say so in needs"
 
 
 def check_task(python: Path, name: str, task: str, settings: Settings) -> tuple[dict[str, Any] | None, str]:

@@ -351,7 +351,7 @@ def test_declared_failures_are_counted_and_failures_are_named_in_one_line(progra
         failed = {"status": "failed", "id": "leaks.sizes", "level": "2", "measured": "0.9\nof " + "all " * 99}
         return {"task": task, "counts": {"declared": 2, "failed": 1}, "checks": [failed, {"status": "passed"}]}, ""
 
-    found = {"version": "1.2", "core": "0.1.0", "depth": True, "provided": {"tasks": ["new_one"]}, "faults": []}
+    found = {"version": "1.2", "core": "0.1.0", "needs": ["depth"], "provided": {"tasks": ["new_one"]}, "faults": []}
     monkeypatch.setattr(program, "is_on_index", lambda name, settings: True)
     monkeypatch.setattr(program, "environment", lambda folder, name, settings: folder)
     monkeypatch.setattr(program, "probe", lambda python, name, settings: found)
@@ -362,7 +362,7 @@ def test_declared_failures_are_counted_and_failures_are_named_in_one_line(progra
     assert (checked.status, checked.declared, checked.version, checked.core) == ("failed", 2, "1.2", "0.1.0")
     assert checked.faults[0].startswith("new_one: leaks.sizes@2: 0.9 of all") and len(checked.faults[0]) <= 200
     faults = program.check("ssrl-plugin-new-one", entry.model_copy(update={"needs": ()}), settings).faults
-    assert faults[0] == "a task needs depth, and the entry does not say so in needs"
+    assert faults[0] == "its tasks need depth, and the entry does not say so in needs"
 
 
 def test_nothing_is_checked_if_the_index_does_not_answer(program, saved, monkeypatch):

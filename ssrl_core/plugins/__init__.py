@@ -1,6 +1,7 @@
 """Load plugins.
 
     installed   which plugins are installed and may be loaded
+    catalog     which distributions can be installed
     hooks       whether a plugin fulfils the hook specifications
     timelimit   calls with a time limit, in threads
     isolated    a verifier in a subprocess

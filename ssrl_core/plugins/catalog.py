@@ -65,7 +65,8 @@ class Entry(_Strict):
     Attributes:
         summary: one line.
         tasks, sources, wrappers, benchmarks, scorers: names of the entry points that it provides.
-        needs: what its tasks need of images, e.g. ``("depth",)``, or a machine, e.g. ``("gpu",)``.
+        needs: what its tasks need besides single colour images: ``depth``, ``poses``, ``views``, ``clip``; or of a
+            machine, e.g. ``gpu``.
         home: URL, or empty.
         checked: None for a new entry.
     """
