@@ -25,7 +25,7 @@ from ssrl_core.cli.list import not_installed
 from ssrl_core.errors import SSRLError, UnknownPlugin
 from ssrl_core.plugins import catalog as catalogs
 from ssrl_core.plugins.catalog import SHIPPED, Catalog, dump, newest, offers, read, saved_file
-from ssrl_core.plugins.installed import BENCHMARKS, SCORERS, SOURCES, TASKS, WRAPPERS, find
+from ssrl_core.plugins.installed import BENCHMARKS, BUILT_IN, SCORERS, SOURCES, TASKS, WRAPPERS, find
 from ssrl_core.testing.badge import badge
 
 ROOT = Path(__file__).parents[1]
@@ -172,6 +172,7 @@ def test_the_command_prints_json_with_the_installed_versions(install_toy):
         ("gone", TASKS, "pip install ssrl-plugin-gone (last check: vanished; see ssrl catalog)"),
         ("something_else", TASKS, "to install it, if that is its name: pip install ssrl-plugin-something-else"),
         ("blur", WRAPPERS, "to install it, if that is its name: pip install ssrl-plugin-blur"),
+        ("nearly", SCORERS, "to install it, if that is its name: pip install ssrl-plugin-nearly"),
         ("3dsr", BENCHMARKS, "to install it, if that is its name: pip install ssrl-plugin-3dsr"),
     ],
 )
@@ -404,3 +405,4 @@ def test_a_command_that_does_not_end_is_stopped_with_its_subprocesses(program, t
 def test_the_groups_of_entry_points_are_the_kinds_of_the_catalog():
     groups = {"ssrl" if kind == "tasks" else f"ssrl.{kind}" for kind in catalogs.KINDS}
     assert groups == {TASKS, SOURCES, WRAPPERS, BENCHMARKS, SCORERS}
+    assert offers(BUILT_IN) == {}
