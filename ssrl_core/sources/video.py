@@ -50,7 +50,7 @@ _SHORTEST, _LONGEST = 0.5, 86400.0  # seconds of a clip
 _LARGE = 2**25  # bytes of a file whose times are kept in the cache
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _THREADS = 8
-_WORTH_A_JUMP = 12  # frames that need not be decoded
+_WORTH_A_JUMP = 6  # frames that need not be decoded; a jump costs about 3
 _UNREADABLE = "unreadable video"
 
 
