@@ -22,6 +22,7 @@ from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
 from ssrl_core.seeding import generator
 from ssrl_core.sources import load_image, open_source, to_working_size
+from ssrl_core.sources.scenes import with_frames
 from ssrl_core.types import SourceImage
 
 RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
@@ -71,6 +72,59 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
     cpu, least = in_turns(make, floor)
     goal = 2.0 if task in DEPTH else 1.5
     table(f"{task} {level}: files to PNG", cpu / MANY, "ms", least / MANY, most=goal)
+
+
+@pytest.mark.parametrize("gop", [12, 250])
+def test_ordered_frames_from_a_video(in_turns: Any, table: Any, frames: Path, tmp_path: Path, gop: int):
+    """Level 1 on a video of 640 x 480 pixels, against decoding the frames of the samples and those that they need."""
+    import av
+
+    path, plugin, count = tmp_path / "walk.mp4", load_task("ordered_frames", wrappers=()), 8
+    _write_pan(path, cv2.imread(str(next((frames / "color").glob("*.jpg")))), gop=gop)
+    clip = open_source(f"video:{path}").frames
+    made: list[list[int]] = []
+
+    def make() -> None:
+        made.clear()
+        for index in range(count):
+            rng = generator(0, stream="bench", index=index)
+            source = with_frames(
+                clip.load("walk.mp4", depth=False),
+                lambda image: to_working_size(image, 640, rng=np.random.default_rng(0)),
+            )
+            plugin.generate_sample(source, rng=rng, level="1", options=plugin.options_model())
+            made.append(sorted(source.read.known))
+
+    def floor() -> None:
+        for positions in made:
+            with av.open(str(path)) as container:
+                stream, reached = container.streams.video[0], -1
+                stream.codec_context.thread_count = 1
+                for position in positions:
+                    key = position // gop * gop
+                    if key > reached:
+                        container.seek(int(key / 25 / stream.time_base), stream=stream)
+                        decoded = container.decode(stream)
+                    next(f for f in decoded if f.time > (position - 0.5) / 25).to_ndarray(format="rgb24")
+                    reached = position
+
+    make()
+    cpu, least = in_turns(make, floor)
+    table(f"ordered_frames 1: video, keyframe every {gop}", cpu / count, "ms", least / count, most=1.5)
+
+
+def _write_pan(path: Path, bgr: np.ndarray, *, gop: int) -> None:
+    """A camera that moves over a picture, 640 x 480 pixels, 500 frames."""
+    import av
+
+    wide = cv2.resize(bgr, (1640, 1230))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "fast", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 640, 480, "yuv420p", gop
+        for k in range(500):
+            part = np.ascontiguousarray(wide[k : k + 480, 2 * k : 2 * k + 640])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(part, format="bgr24")))
+        container.mux(stream.encode())
 
 
 @cache
