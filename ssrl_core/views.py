@@ -48,6 +48,18 @@ def inverse(pose: np.ndarray) -> np.ndarray:
     return turned
 
 
+def rotation_vectors(rotations: np.ndarray) -> np.ndarray:
+    """Axis times angle in degrees, ... x 3, of rotations by less than half a turn, ... x 3 x 3.
+
+    For a camera, a positive number about the axes right, down and forward is a turn up, right and clockwise.
+    """
+    sine = (rotations - np.swapaxes(rotations, -1, -2))[..., [2, 0, 1], [1, 2, 0]] / 2
+    length = np.linalg.norm(sine, axis=-1, keepdims=True)
+    angle = np.degrees(np.arctan2(length, (np.trace(rotations, axis1=-2, axis2=-1)[..., None] - 1) / 2))
+    vectors: np.ndarray = sine * (angle / np.maximum(length, 1e-12))
+    return vectors
+
+
 def back_project(x: np.ndarray, y: np.ndarray, z: np.ndarray, camera: Intrinsics) -> np.ndarray:
     """The points in a camera's space at pixels ``x``, ``y`` and at depth ``z``, ... x 3; all arrays of one shape."""
     return np.stack(((x - camera.cx) / camera.fx * z, (y - camera.cy) / camera.fy * z, z), axis=-1)
