@@ -79,6 +79,28 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
     return Regions(x + side, y + top, near.ravel()[chosen], far.ravel()[chosen], half)
 
 
+def regions_at(source: SourceImage, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The regions of the usual radius at given places: their mean depths, (n,), and mean colours, (n, 3).
+
+    Both are float32, of 5 x 5 pixels; NaN without room for a marker, and depths also without one smooth surface.
+
+    Args:
+        source: with depth.
+        places: whole, n x 2, x and y in pixels; they may lie outside.
+    """
+    assert source.depth is not None
+    inside = np.flatnonzero(marker_fits(source, places))
+    steps = np.rint(np.linspace(-0.8, 0.8, 5) * region_radius(source)).astype(int)
+    x, y = (places[inside, axis, None, None] + (steps if axis == 0 else steps[:, None]) for axis in (0, 1))
+    at = np.ravel_multi_index((y, x), source.depth.shape, mode="clip").reshape(len(inside), steps.size**2)
+    found, colours = np.full(len(places), np.nan, np.float32), np.full((len(places), 3), np.nan, np.float32)
+    depth = source.depth.ravel()[at]
+    near, far = depth.min(axis=1), depth.max(axis=1)
+    found[inside] = np.where((near > 0) & (far <= _STEEPEST * near), depth.mean(axis=1), np.nan)
+    colours[inside] = source.rgb.reshape(-1, 3)[at].sum(axis=1, dtype=np.float32) / at.shape[1]
+    return found, colours
+
+
 def _extremes(values: np.ndarray, window: int, *, pick: Callable[[np.ndarray, np.ndarray], Any]) -> np.ndarray:
     """The least or largest value of every whole window of ``window`` x ``window`` pixels.
 
@@ -115,6 +137,15 @@ def rings_apart(source: SourceImage, across: np.ndarray, down: np.ndarray) -> np
     room = marker_room(width, height, radius=region_radius(source))
     apart: np.ndarray = (np.abs(across) >= room.beside) | (np.abs(down) >= room.above)
     return apart
+
+
+def marker_fits(source: SourceImage, places: np.ndarray) -> np.ndarray:
+    """Whether there is room for a region of the usual radius and its marker at places, ... x 2 pixels; elementwise."""
+    height, width = source.rgb.shape[:2]
+    room = marker_room(width, height, radius=region_radius(source))
+    x, y = places[..., 0], places[..., 1]
+    fits: np.ndarray = (x >= room.side) & (x < width - room.side) & (y >= room.top) & (y < height - room.side)
+    return fits
 
 
 def ring_regions(source: SourceImage, regions: Regions, chosen: Iterable[int], *, labels: Iterable[str]) -> Image.Image:
