@@ -43,8 +43,11 @@ pytestmark = pytest.mark.training
 
 FRAMES = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
 DEPTH = f"rgbd:{FRAMES}" if FRAMES.is_dir() else "synthetic:?width=192&height=144"
-TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position", "general")
-FIVE = f"""
+ONE_IMAGE = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
+SEVERAL = ("ordered_frames", "camera_motion", "matched_point")
+TASKS = (*ONE_IMAGE, *SEVERAL, "general")
+CLIPS = "synthetic:?width=160&height=120"
+ALL = f"""
 source: folder:PHOTOGRAPHS
 size: 140
 samples: 4000
@@ -55,6 +58,9 @@ tasks:
   cropped_patch:
   depth_ordering: {{source: "{DEPTH}"}}
   relative_position: {{source: "{DEPTH}"}}
+  ordered_frames: {{source: "{CLIPS}"}}
+  camera_motion: {{source: "{CLIPS}"}}
+  matched_point: {{source: "{CLIPS}"}}
   general: {{rows: "published/parquets/train.parquet?root=..", scorer: published}}
 """
 SFT = """
@@ -234,7 +240,7 @@ def _busy_machine(one_thread: None) -> Iterator[None]:
 def cold_start(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Iterator[Path]:
     """A folder with a mix, recipes, a tiny model and its cold start; it is the working directory."""
     folder = tmp_path_factory.mktemp("training")
-    for name, text in (("mix", FIVE.replace("PHOTOGRAPHS", str(photographs))), ("sft", SFT), ("grpo", GRPO)):
+    for name, text in (("mix", ALL.replace("PHOTOGRAPHS", str(photographs))), ("sft", SFT), ("grpo", GRPO)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -296,7 +302,7 @@ def test_a_frozen_vision_tower_does_not_change_and_everything_else_does(interrup
     assert all(changed[name] for name in changed.keys() - towers)
 
 
-def test_rollouts_and_metrics_cover_all_five_tasks_and_published_rows(interrupted: Interrupted) -> None:
+def test_rollouts_and_metrics_cover_the_tasks_on_images_views_and_clips_and_published_rows(interrupted: Interrupted) -> None:
     last = metrics(interrupted.folder / "metrics.jsonl")[6]
     for task in TASKS:
         assert f"rollout/{task}@1/acc" in last
