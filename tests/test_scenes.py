@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssrl_core import Intrinsics, Recipe, SourceFrames, SourceImage, SourceRejected, load_mix, render
-from ssrl_core.errors import MixError, PluginFailed, SourceError
+from ssrl_core.errors import BrokenPlugin, MixError, PluginFailed, SourceError
 from ssrl_core.plugins import load_task
 from ssrl_core.resume import plan_of_mix
 from ssrl_core.sources import Split, open_source
@@ -118,7 +118,7 @@ def test_every_need_is_compared_with_what_the_source_has(clips):
 
 def test_a_task_that_takes_something_unknown_is_broken(install_toy):
     install_toy(("levels={", 'takes="sound", levels={'), name="loud")
-    with pytest.raises(Exception, match="image, views, clip for takes"):
+    with pytest.raises(BrokenPlugin, match=r"must return one of image, views, clip.* for takes"):
         load_task("loud")
 
 
