@@ -88,6 +88,7 @@ def ssrl_task_info() -> TaskInfo:
         levels={name: Level(r.summary, 1 / len(r.answers), tuple(r.answers)) for name, r in RULES.items()},
         needs_depth=True,
         options=CameraMotionOptions,
+        known_failures={f"solvable.seen@{k}": "matched features, without depth, solve 0.88, 0.78, 0.78" for k in "345"},
         takes="views",
         needs_pose=True,
     )
