@@ -184,8 +184,8 @@ def best_guess(trial: Trial, rows: Sequence[Row], group: str, form: Form) -> tup
         tries += 1
         if best is None or guess.deviations > best.deviations:
             best = guess
-    if best is None:  # one number for each sample, as of two pictures that are matched, is no choice
-        raise NotRun("no sample has several pictures, cells or marks to compare")
+    if best is None:  # of two pictures that are matched, or of marks at one place, there is one number for each sample
+        raise NotRun("the comparisons leave no choice between items, or are the same for all samples")
     return best, tries
 
 
