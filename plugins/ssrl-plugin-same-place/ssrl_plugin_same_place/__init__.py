@@ -82,7 +82,6 @@ def ssrl_generate_sample(
     answer = int(rng.integers(4))
     ranks = rng.integers(4, size=2)  # of the right view among the four: in likeness to the first, and unlike the others
     prompt = draw_wording(WORDINGS, options.prompt, rng=rng)
-
     assert source.poses is not None
     frames = rng.permutation(np.flatnonzero(np.isfinite(source.poses).all(axis=(1, 2))))
     for first in frames[:FIRSTS]:
