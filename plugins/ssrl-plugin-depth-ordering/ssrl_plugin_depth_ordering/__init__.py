@@ -38,7 +38,7 @@ out the 3D layout of the scene from what you see, estimate how far each marked r
 regions by depth, from the closest to the farthest. Reply with the {count} numbers in that order, separated by dashes \
 (such as {example}, where {first} is the closest and {last} the farthest).""",
 }
-EXAMPLES = {3: "2-3-1", 4: "2-4-1-3", 5: "3-5-1-4-2"}
+EXAMPLES = {3: "2-3-1", 4: "2-4-1-3", 5: "3-5-1-4-2", 6: "4-2-6-1-5-3"}
 
 LEAST_GAP = 0.1  # metres between consecutive regions; several times the noise of a consumer depth camera
 GAP_OF_RANGE = 0.05  # and at least this share of the picture's range of depths (the paper's rule)
@@ -62,6 +62,7 @@ RULES = {
     "1": Rule("three regions, every point of one at least 1.2 times as far as the one before", 3, 1.2, heights=2),
     "2": Rule("four regions, at least 1.1 times as far", 4, 1.1, heights=6),
     "3": Rule("five regions, at least 1.06 times as far", 5, 1.06, heights=10),
+    "4": Rule("six regions, at least 1.06 times as far", 6, 1.06, heights=100),
     "paper": Rule("three regions, near, middle and far, at least 1.1 times as far", 3, 1.1, strata=True),
 }
 ANSWERS = {name: permutations(rule.regions) for name, rule in RULES.items()}
