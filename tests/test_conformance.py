@@ -250,7 +250,14 @@ def test_the_texts_of_all_distributions_here_pass():
     root = Path(__file__).parents[1]
     for folder in [*root.glob("plugins/*"), root / "examples/ssrl-plugin-follow-route"]:
         assert relative_pictures((folder / "README.md").read_text(encoding="utf-8")) == [], folder
-    for name in ("flipped_patch", "cropped_patch", "shuffled_patches", "depth_ordering", "relative_position"):
+    for name in (
+        "flipped_patch",
+        "cropped_patch",
+        "rotated_view",
+        "shuffled_patches",
+        "depth_ordering",
+        "relative_position",
+    ):
         assert list(faults_of(load_task(name), lambda: "")) == []
 
 

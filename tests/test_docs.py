@@ -36,19 +36,19 @@ def blocks(text, language):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """What ``ssrl new rotated-view`` writes."""
+    """What ``ssrl new tilted-view`` writes."""
     pytest.importorskip("copier", reason="copier is not installed: pip install ssrl-core[new]")
     try:
-        return scaffold.new_project("rotated-view", tmp_path_factory.mktemp("new"))
+        return scaffold.new_project("tilted-view", tmp_path_factory.mktemp("new"))
     finally:
-        sys.modules.pop("ssrl_plugin_rotated_view", None)
+        sys.modules.pop("ssrl_plugin_tilted_view", None)
 
 
 @pytest.fixture
 def installed_project(project, install, monkeypatch):
     monkeypatch.syspath_prepend(str(project))
     entries = tomllib.loads((project / "pyproject.toml").read_text())["project"]["entry-points"]
-    install("ssrl-plugin-rotated-view", entry_points=entries)
+    install("ssrl-plugin-tilted-view", entry_points=entries)
 
 
 def the_block(language, beginning):
@@ -73,7 +73,7 @@ def test_the_files_that_contributing_lists_are_those_of_a_new_project(project):
     listed = [name for line in tree.splitlines() for name in line[:42].split()]
     assert all((project / name).exists() for name in listed)
     written = {str(file.relative_to(project)) for file in project.rglob("*") if file.is_file()}
-    hidden = {".gitignore", "ssrl_plugin_rotated_view/py.typed"}
+    hidden = {".gitignore", "ssrl_plugin_tilted_view/py.typed"}
     unlisted = {name for name in written - hidden if not name.startswith(tuple(listed)) and "__pycache__" not in name}
     assert not unlisted
 
@@ -102,7 +102,7 @@ def test_the_scorers_in_contributing_accept_what_it_says():
 def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_project, write_mix):
     mix = load_mix(write_mix(the_block("yaml", "# mix.yaml")))
     examples = [mix[index] for index in range(8)]
-    assert {example.recipe.task for example in examples} == {"shuffled_patches", "flipped_patch", "rotated_view"}
+    assert {example.recipe.task for example in examples} == {"shuffled_patches", "flipped_patch", "tilted_view"}
     for example in examples:
         task = mix.tasks[example.recipe.task]
         assert task.verify_answer(example.sample.truth, truth=example.sample.truth, params=example.sample.params) == 1.0

@@ -10,7 +10,7 @@ from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
 
 KINECT = Path(__file__).parents[2] / "shared" / "data" / "rgbd_kinect"
-RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
+RGB = ("shuffled_patches", "flipped_patch", "cropped_patch", "rotated_view")
 DEPTH = ("depth_ordering", "relative_position")
 needs_frames = pytest.mark.skipif(not KINECT.is_dir(), reason=f"needs the RGB-D frames in {KINECT}")
 

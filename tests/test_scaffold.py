@@ -36,27 +36,27 @@ FILES = {
     "README.md",
     "gallery.jpg",
     "pyproject.toml",
-    "ssrl_plugin_rotated_view/__init__.py",
-    "ssrl_plugin_rotated_view/py.typed",
-    "tests/test_rotated_view.py",
+    "ssrl_plugin_tilted_view/__init__.py",
+    "ssrl_plugin_tilted_view/py.typed",
+    "tests/test_tilted_view.py",
 }
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     try:
-        return new_project("rotated-view", tmp_path_factory.mktemp("new"), author="Ada Lovelace")
+        return new_project("tilted-view", tmp_path_factory.mktemp("new"), author="Ada Lovelace")
     finally:
-        sys.modules.pop("ssrl_plugin_rotated_view", None)
+        sys.modules.pop("ssrl_plugin_tilted_view", None)
 
 
 @pytest.fixture
 def installed_project(project, install, monkeypatch) -> Path:
     monkeypatch.syspath_prepend(str(project))
     monkeypatch.syspath_prepend(str(project / "tests"))
-    install("ssrl-plugin-rotated-view", entry_points=metadata(project)["entry-points"])
+    install("ssrl-plugin-tilted-view", entry_points=metadata(project)["entry-points"])
     yield project
-    sys.modules.pop("test_rotated_view", None)
+    sys.modules.pop("test_tilted_view", None)
 
 
 def metadata(project: Path) -> dict:
@@ -79,15 +79,13 @@ def run(*command: object, cwd: Path, **env: str) -> str:
 # Names
 
 
-@pytest.mark.parametrize(
-    "name", ["rotated-view", "rotated_view", "ssrl-plugin-rotated-view", "ssrl_plugin_rotated_view"]
-)
+@pytest.mark.parametrize("name", ["tilted-view", "tilted_view", "ssrl-plugin-tilted-view", "ssrl_plugin_tilted_view"])
 def test_every_form_of_a_name_is_the_same_task(name):
-    assert task_name(name) == "rotated-view"
+    assert task_name(name) == "tilted-view"
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Rotated", "3d-view", "rotated--view", "-view", "a view", "../view", "é", "ssrl-plugin-"]
+    "name", ["", "Tilted", "3d-view", "tilted--view", "-view", "a view", "../view", "é", "ssrl-plugin-"]
 )
 def test_an_invalid_name_is_refused_with_the_rule(name, tmp_path):
     with pytest.raises(SSRLError, match="small letters, digits and single hyphens"):
@@ -96,9 +94,9 @@ def test_an_invalid_name_is_refused_with_the_rule(name, tmp_path):
 
 
 def test_the_name_of_an_installed_task_is_refused(install_toy, tmp_path):
-    install_toy(name="rotated_view", distribution="ssrl-plugin-other")
-    with pytest.raises(SSRLError, match="'rotated_view' exists: ssrl-plugin-other is installed"):
-        new_project("rotated-view", tmp_path)
+    install_toy(name="tilted_view", distribution="ssrl-plugin-other")
+    with pytest.raises(SSRLError, match="'tilted_view' exists: ssrl-plugin-other is installed"):
+        new_project("tilted-view", tmp_path)
 
 
 def test_an_existing_folder_is_not_changed(tmp_path):
@@ -142,8 +140,8 @@ def test_a_project_is_complete_and_has_no_path_of_this_machine(project):
 
 def test_its_metadata_have_its_name_and_require_this_core(project):
     facts = metadata(project)
-    assert facts["name"] == "ssrl-plugin-rotated-view"
-    assert facts["entry-points"] == {"ssrl": {"rotated_view": "ssrl_plugin_rotated_view"}}
+    assert facts["name"] == "ssrl-plugin-tilted-view"
+    assert facts["entry-points"] == {"ssrl": {"tilted_view": "ssrl_plugin_tilted_view"}}
     assert facts["authors"] == [{"name": "Ada Lovelace"}]
     major, minor = map(int, ssrl_core.__version__.split(".")[:2])
     assert facts["dependencies"] == [f"ssrl-core>={major}.{minor},<{major}.{minor + 1}"]
@@ -154,11 +152,11 @@ def test_its_metadata_have_its_name_and_require_this_core(project):
 )
 def test_the_license_is_the_chosen_one_in_text_and_metadata(license, words, tmp_path, monkeypatch):
     monkeypatch.setattr(scaffold, "write_picture", lambda task, path: path.touch())
-    project = new_project("rotated-view", tmp_path, license=license, repository="https://example.org/x/")
-    sys.modules.pop("ssrl_plugin_rotated_view")
+    project = new_project("tilted-view", tmp_path, license=license, repository="https://example.org/x/")
+    sys.modules.pop("ssrl_plugin_tilted_view")
     text = (project / "LICENSE").read_text(encoding="utf-8")
     assert words in text[:200]
-    assert license == "Apache-2.0" or "The authors of ssrl-plugin-rotated-view" in text
+    assert license == "Apache-2.0" or "The authors of ssrl-plugin-tilted-view" in text
     assert metadata(project)["license"] == license
     assert metadata(project)["urls"] == {"Repository": "https://example.org/x"}
     assert "https://example.org/x/raw/HEAD/gallery.jpg" in (project / "README.md").read_text()
@@ -185,15 +183,15 @@ def test_the_picture_shows_samples_of_every_level(project):
 
 
 def test_its_texts_pass_until_the_task_is_another_one(installed_project):
-    task = load_task("rotated_view")
+    task = load_task("tilted_view")
     assert list(faults_of(task, lambda: "Three of the pieces are mirrored.")) == []
-    (fault,) = faults_of(task, lambda: "How far was the view rotated?")
+    (fault,) = faults_of(task, lambda: "How far was the view tilted?")
     assert "`ssrl new` still describes its own task" in fault
 
 
 def test_the_readme_has_the_prompt_and_the_levels_of_the_task(project, install):
     task = load_project(project)
-    prompt = sys.modules.pop("ssrl_plugin_rotated_view").WORDINGS["plain"]
+    prompt = sys.modules.pop("ssrl_plugin_tilted_view").WORDINGS["plain"]
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert "".join(f"    {line}\n" for line in prompt.splitlines()) in readme
     assert re.findall(r"^\| `(\w+)` \| from", readme, re.MULTILINE) == list(task.info.levels)
@@ -203,14 +201,14 @@ def test_the_readme_has_the_prompt_and_the_levels_of_the_task(project, install):
 
 
 def test_the_task_passes_the_conformance_kit_in_small(installed_project):
-    from test_rotated_view import TestConformance
+    from test_tilted_view import TestConformance
 
     from ssrl_core.testing import check_task
 
     families = ["contract", "determinism.repeated", "determinism.inputs", "verifier", "hacking", "ambiguity"]
     families += ["health.rejections", "health.hard images"]
     report = check_task(
-        "rotated_view", samples=24, size=128, solve=TestConformance().solve, only=families, levels=["2"], workers=0
+        "tilted_view", samples=24, size=128, solve=TestConformance().solve, only=families, levels=["2"], workers=0
     )
     assert [str(check) for check in report.checks if check.status != "passed"] == []
 
@@ -251,21 +249,21 @@ def test_a_task_on_several_images_works_and_is_described(kind, word, tmp_path, i
 
 
 def test_its_own_tests_inherit_every_criterion(installed_project):
-    from test_rotated_view import TestConformance
+    from test_tilted_view import TestConformance
 
     from ssrl_core.testing import PretextTaskTests
 
     assert issubclass(TestConformance, PretextTaskTests)
     assert TestConformance.solve is not PretextTaskTests.solve
-    assert TestConformance.task == "rotated_view"
+    assert TestConformance.task == "tilted_view"
 
 
 def test_it_is_listed_and_works_in_a_mix(installed_project, write_mix):
     from ssrl_core.cli.list import list_tasks
     from ssrl_core.mix import load_mix
 
-    assert "rotated_view" in [row["task"] for row in list_tasks()]
-    mix = load_mix(write_mix("size: 128\nheldout: {samples: 4}\ntasks: {rotated_view: {level: {1: 1, 2: 1}}}"))
+    assert "tilted_view" in [row["task"] for row in list_tasks()]
+    mix = load_mix(write_mix("size: 128\nheldout: {samples: 4}\ntasks: {tilted_view: {level: {1: 1, 2: 1}}}"))
     assert {mix[index].recipe.level for index in range(6)} == {"1", "2"}
 
 
@@ -288,9 +286,9 @@ def test_copier_update_merges_a_later_template_into_the_authors_work(tmp_path, m
 
     monkeypatch.setattr(scaffold, "_repository", lambda: f"git+{template.as_uri()}")
     monkeypatch.setattr(scaffold, "write_picture", lambda task, path: path.touch())
-    project = new_project("rotated-view", tmp_path)
-    sys.modules.pop("ssrl_plugin_rotated_view")
-    ours = project / "ssrl_plugin_rotated_view/__init__.py"
+    project = new_project("tilted-view", tmp_path)
+    sys.modules.pop("ssrl_plugin_tilted_view")
+    ours = project / "ssrl_plugin_tilted_view/__init__.py"
     ours.write_text(ours.read_text().replace("SMALLEST = 12", "SMALLEST = 20"))
     commit(project, "mine", new=True)
 
@@ -331,9 +329,9 @@ def test_the_wheel_installs_into_a_clean_environment_and_passes_its_own_tests(pr
     python = tmp_path / "clean/bin/python"
     run(python, "-m", "pip", "install", "--quiet", f"{core}[testing]", rooms, plugin, cwd=tmp_path)
     rows = json.loads(run(python, "-m", "ssrl_core", "list", "--json", cwd=tmp_path))
-    (row,) = [row for row in rows if row["task"] == "rotated_view"]
-    assert row["distribution"] == "ssrl-plugin-rotated-view"
-    shown = json.loads(run(python, "-m", "ssrl_core", "show", "rotated_view", "--json", cwd=tmp_path))
+    (row,) = [row for row in rows if row["task"] == "tilted_view"]
+    assert row["distribution"] == "ssrl-plugin-tilted-view"
+    shown = json.loads(run(python, "-m", "ssrl_core", "show", "tilted_view", "--json", cwd=tmp_path))
     assert shown["truth"] in "ABCD"
     shutil.copytree(project / "tests", tmp_path / "tests")
     assert " passed" in run(python, "-m", "pytest", "-q", "tests", cwd=tmp_path)
@@ -345,7 +343,7 @@ def test_mypy_finds_nothing_in_it_and_every_mistake_in_a_hook(project, tmp_path)
     copy = shutil.copytree(project, tmp_path / "copy")
     mypy = [sys.executable, "-m", "mypy", "--no-incremental"]
     run(*mypy, cwd=copy, MYPYPATH=str(ROOT))
-    module = copy / "ssrl_plugin_rotated_view/__init__.py"
+    module = copy / "ssrl_plugin_tilted_view/__init__.py"
     module.write_text(module.read_text().replace("ssrl_verify_answer(answer: str", "ssrl_verify_answer(reply: str"))
     done = subprocess.run(mypy, cwd=copy, env=os.environ | {"MYPYPATH": str(ROOT)}, capture_output=True, check=False)
     assert b'variable has type "TaskPlugin"' in done.stdout

@@ -1,4 +1,4 @@
-"""Checks all five tasks on real images: ``python report.py [-o FOLDER] [--frames URI] [-n SAMPLES]``.
+"""Checks all tasks on real images: ``python report.py [-o FOLDER] [--frames URI] [-n SAMPLES]``.
 
 Writes into FOLDER (``runs/real_images`` by default): the images (see ``images.py``); ``gallery.html`` with samples of
 every task at every level; ``conformance.md`` and ``conformance.json`` with all results of the conformance kit. Colour
@@ -18,7 +18,7 @@ from ssrl_core.mix import load_mix
 from ssrl_core.plugins import load_task
 from ssrl_core.testing import Report, check_task
 
-TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "depth_ordering", "relative_position")
+TASKS = ("shuffled_patches", "flipped_patch", "cropped_patch", "rotated_view", "depth_ordering", "relative_position")
 
 
 def sources(folder: Path, frames: str | None) -> dict[str, str]:

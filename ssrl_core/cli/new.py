@@ -41,7 +41,7 @@ def new_project(
     """The folder of a new distribution, ``folder / "ssrl-plugin-<name>"``; it must not exist yet.
 
     Args:
-        name: of the task, as ``rotated-view``, ``rotated_view`` or ``ssrl-plugin-rotated-view``.
+        name: of the task, as ``tilted-view``, ``tilted_view`` or ``ssrl-plugin-tilted-view``.
         folder: the parent of the new folder.
         kind: what a sample is made of; see ``TaskInfo.takes``.
         author: copyright holder; if empty, "The authors of ssrl-plugin-<name>".
@@ -82,7 +82,7 @@ def task_name(name: str) -> str:
     short = name.replace("_", "-").removeprefix(PREFIX)
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", short):
         rule = "small letters, digits and single hyphens, beginning with a letter"
-        raise SSRLError(f"{name!r} cannot be the name of a task. A name consists of {rule}, e.g. rotated-view")
+        raise SSRLError(f"{name!r} cannot be the name of a task. A name consists of {rule}, e.g. tilted-view")
     return short
 
 
@@ -116,7 +116,7 @@ def _repository() -> str | None:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Name of the task, e.g. rotated-view.")],
+    name: Annotated[str, typer.Argument(help="Name of the task, e.g. tilted-view.")],
     folder: Annotated[Path, typer.Option("-o", help="Parent of the new folder.")] = Path(),
     views: Annotated[bool, typer.Option("--views", help="A task on several views of a scene, with poses.")] = False,
     clip: Annotated[bool, typer.Option("--clip", help="A task on a clip: frames in the order of time.")] = False,

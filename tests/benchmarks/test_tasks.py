@@ -25,7 +25,7 @@ from ssrl_core.sources import load_image, open_source, to_working_size
 from ssrl_core.sources.scenes import with_frames
 from ssrl_core.types import SourceImage
 
-RGB = ("shuffled_patches", "flipped_patch", "cropped_patch")
+RGB = ("shuffled_patches", "flipped_patch", "cropped_patch", "rotated_view")
 DEPTH = ("depth_ordering", "relative_position")
 LEVELS = ("1", "paper")
 SAMPLES = 12

@@ -80,7 +80,7 @@ class DepthOrderingOptions(Options):
 def ssrl_task_info() -> TaskInfo:
     levels = {name: Level(rule.summary, 1 / len(ANSWERS[name]), ANSWERS[name]) for name, rule in RULES.items()}
     summary = "Order numbered regions from nearest to farthest."
-    found = {"1": 0.56, "2": 0.45, "3": 0.5, "paper": 0.64}  # of the answer's best-guessed place
+    found = {"1": 0.56, "2": 0.45, "3": 0.5, "4": 0.36, "paper": 0.64}  # of the answer's best-guessed place
     known = {
         f"relations.marks@{level}": f"what is between lies between, also in depth; {n}" for level, n in found.items()
     }
