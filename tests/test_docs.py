@@ -131,7 +131,7 @@ def test_the_columns_in_the_documentation_of_an_export_are_those_of_its_rows():
 
 def test_the_entry_of_the_catalog_in_contributing_is_valid(tmp_path):
     (tmp_path / "catalog.yaml").write_text(SHIPPED.read_text() + the_block("yaml", "# ssrl_core/catalog.yaml"))
-    assert read(tmp_path / "catalog.yaml").distributions["ssrl-plugin-rotated-view"].tasks == ("rotated_view",)
+    assert read(tmp_path / "catalog.yaml").distributions["ssrl-plugin-tilted-view"].tasks == ("tilted_view",)
 
 
 def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):

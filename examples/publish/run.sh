@@ -14,7 +14,7 @@ root=$(cd "$here/../.." && pwd)
 folder=${1:-runs/publish}
 mkdir -p "$(dirname "$folder")" && mkdir "$folder"
 folder=$(cd "$folder" && pwd)
-project=$folder/ssrl-plugin-rotated-view
+project=$folder/ssrl-plugin-tilted-view
 author=$folder/author/bin
 clean=$folder/clean/bin
 times=()
@@ -29,9 +29,9 @@ step() {  # step NAME COMMAND...: runs the command and records its time
 
 edit() {  # adds a third level, with smaller pieces
     sed -i 's/^CELLS = .*/CELLS = {"1": 3, "2": 5, "3": 6}  # level -> cells a side of the grid of pieces/' \
-        "$project/ssrl_plugin_rotated_view/__init__.py"
+        "$project/ssrl_plugin_tilted_view/__init__.py"
     sed -i 's/^| `2` | .*/&\n| `3` | from a grid of 6 x 6 | 1\/4 |/' "$project/README.md"
-    grep -q '"3": 6' "$project"/ssrl_plugin_rotated_view/__init__.py
+    grep -q '"3": 6' "$project"/ssrl_plugin_tilted_view/__init__.py
 }
 
 install() {  # install PYTHON PACKAGES...
@@ -70,10 +70,10 @@ train() {
 }
 
 step "the author's environment" author_environment
-step "ssrl new" "$author/ssrl" new rotated-view -o "$folder"
+step "ssrl new" "$author/ssrl" new tilted-view -o "$folder"
 step "edit" edit
 step "install it to work on it" install "$author/python" --editable "$project"
-step "ssrl check" "$author/ssrl" check rotated_view -n "${SAMPLES:-1000}"
+step "ssrl check" "$author/ssrl" check tilted_view -n "${SAMPLES:-1000}"
 step "build the wheels" wheels
 step "install into a clean environment" clean_environment
 step "tiny model, cold start, two steps of GRPO" train

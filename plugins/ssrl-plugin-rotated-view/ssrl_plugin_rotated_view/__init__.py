@@ -130,7 +130,7 @@ def turn_disc(rgb: np.ndarray, angle: int, setting: Setting, rng: np.random.Gene
                 raise
     picture = rgb.copy()
     ground = picture[y - reach : y + reach + 1, x - reach : x + reach + 1]
-    at = np.arange(-reach, reach + 1) ** 2
+    at = np.arange(-reach, reach + 1, dtype=np.int32) ** 2
     distance = at + at[:, None]
     cv2.copyTo(turned(window, angle, rng, step=setting.step), (distance <= radius**2).astype(np.uint8), ground)
     ground[(distance > radius**2) & (distance <= outer**2)] = FRAME
@@ -142,9 +142,9 @@ def turned(square: np.ndarray, angle: int, rng: np.random.Generator, *, step: in
     """A square turned clockwise by a multiple of ``step`` degrees, so that its pixels do not show by which one."""
     # The tables of JPEG, 4:2:2 colour and the grid of pixels leave a detail that is unlike in different directions.
     light = cv2.cvtColor(cv2.GaussianBlur(square, (0, 0), 1.0 if step == 90 else 2.0), cv2.COLOR_RGB2YCrCb)
-    soft = cv2.blur(cv2.blur(cv2.blur(light, (7, 7)), (7, 7)), (7, 7))
-    soft[..., 0] = light[..., 0]
-    even = cv2.cvtColor(soft, cv2.COLOR_YCrCb2RGB)
+    luma, *colours = cv2.split(light)
+    colours = [cv2.blur(cv2.blur(cv2.blur(plane, (7, 7)), (7, 7)), (7, 7)) for plane in colours]
+    even = cv2.cvtColor(cv2.merge((luma, *colours)), cv2.COLOR_YCrCb2RGB)
     if step == 90:
         return np.rot90(even, -angle // 90)
     first = rng.uniform(10, 35)  # in two turns, so that all angles, 0 included, have seen the same interpolation
