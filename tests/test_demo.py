@@ -73,8 +73,8 @@ def write_run(write_mix, tmp_path):
     [
         ((0.0, 0.2, 0.4), "Yes: after training the model is right in 0.40 of 200", "a significant gain (p = "),
         ((0.0, 0.3, 0.3), "Yes: after training the model is right in 0.30 of 200", "not significant by itself (p = "),
-        ((0.0, 0.125, 0.125), "No: after training the model is right in 0.12 of 200", "not significant by itself"),
-        ((0.0, 0.5, 0.125), "No: after training the model is right in 0.12 of 200", "a significant loss (p = "),
+        ((0.0, 0.125, 0.125), "Not shown: after training the model is right in 0.12 of", "not significant by itself"),
+        ((0.0, 0.5, 0.125), "Not shown: after training the model is right in 0.12 of", "a significant loss (p = "),
     ],
 )
 def test_the_answer_depends_on_chance_and_grpo_alone_on_the_cold_start(report, write_run, accuracies, answer, alone):

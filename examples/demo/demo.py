@@ -91,7 +91,7 @@ def main() -> None:
 
     minutes = (time.monotonic() - begin) / 60
     found = finish(out, minutes=minutes, cpu=cpu_minutes(), seed=arguments.seed)
-    print("\nHeld-out accuracy, sampled at temperature 1; the interval is that after GRPO", lines(found), "", sep="\n")
+    print("\nHeld-out accuracy, sampled at temperature 1; the interval is that after GRPO", lines(found), sep="\n")
     for sentence in learned(found):
         console.print(sentence)
     print(f"{minutes:.1f} minutes, {found.cpu:.1f} of CPU time. Look at {out / 'report.html'}")

@@ -109,8 +109,8 @@ def learned(found: Found) -> list[str]:
     above = [row.task for row in others if row.verdict == "above"]
     verdicts = {"better": "a significant gain", "worse": "a significant loss", "": "not significant by itself"}
     return [
-        f"{'Yes' if after.verdict == 'above' else 'No'}: after training the model is right in {after.acc:.2f} of "
-        f"{after.n} held-out samples of {after.task}, [{after.low:.2f}, {after.high:.2f}]; "
+        f"{'Yes' if after.verdict == 'above' else 'Not shown'}: after training the model is right in "
+        f"{after.acc:.2f} of {after.n} held-out samples of {after.task}, [{after.low:.2f}, {after.high:.2f}]; "
         f"chance is {after.chance:.2f}.",
         f"Before the cold start this was {first[0]:.2f}, after it {first[1]:.2f}. GRPO alone: {change.difference:+.3f} "
         f"[{change.low:+.3f}, {change.high:+.3f}], {verdicts[change.verdict]} (p = {change.adjusted:.2g}).",
