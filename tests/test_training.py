@@ -302,7 +302,9 @@ def test_a_frozen_vision_tower_does_not_change_and_everything_else_does(interrup
     assert all(changed[name] for name in changed.keys() - towers)
 
 
-def test_rollouts_and_metrics_cover_the_tasks_on_images_views_and_clips_and_published_rows(interrupted: Interrupted) -> None:
+def test_rollouts_and_metrics_cover_the_tasks_on_images_views_and_clips_and_published_rows(
+    interrupted: Interrupted,
+) -> None:
     last = metrics(interrupted.folder / "metrics.jsonl")[6]
     for task in TASKS:
         assert f"rollout/{task}@1/acc" in last
