@@ -84,6 +84,9 @@ def ssrl_task_info() -> TaskInfo:
     known = {
         f"relations.marks@{level}": f"what is between lies between, also in depth; {n}" for level, n in found.items()
     }
+    # On images as they are, their floor below, "lower is nearer" is left where no vertical order is drawn.
+    upright = {"1": 0.60, "2": 0.57, "3": 0.56, "4": 0.56, "paper": 0.87}
+    known |= {f"relations.upright marks@{level}": f"as above; 'lower is nearer'; {n}" for level, n in upright.items()}
     return TaskInfo(
         version="2",
         summary=summary,
