@@ -167,7 +167,8 @@ def circles(square: np.ndarray, radii: np.ndarray) -> np.ndarray:
     y, x = (
         np.rint((len(square) - 1) / 2 + np.outer(wave, radii)).astype(int) for wave in (np.sin(angles), np.cos(angles))
     )
-    return square[y, x]
+    found: np.ndarray = square[y, x]
+    return found
 
 
 def check_turns_differ(square: np.ndarray, *, step: int) -> None:

@@ -80,18 +80,18 @@ def apart(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
 
 
 def solve(source: SourceImage, sample: Sample) -> set[str]:
-    """Every angle by which the original, turned, looks like the picture: within five grey levels, and about as well as
+    """Every angle by which the original, turned, looks like the picture: within ten grey levels, and about as well as
     the best."""
     shown, disc = np.asarray(sample.images[0]), sample.params["disc"]
     misfits = misfits_of_disc(source.rgb, shown, *disc) if disc else misfits_of_whole(source.rgb, shown)
     found = {angle: misfits(angle) for angle in angles_of(sample)}
-    return {str(angle) for angle, misfit in found.items() if misfit < min(5, 1.5 * min(found.values()))}
+    return {str(angle) for angle, misfit in found.items() if misfit < min(10, 1.5 * min(found.values()))}
 
 
 def misfits_of_whole(original: np.ndarray, shown: np.ndarray) -> Callable[[int], float]:
     """How badly the picture, turned back by an angle, fits into the original, at its best place there."""
     side = min(original.shape[:2])
-    tops, lefts = (range(0, length - side + 1, 2) for length in original.shape[:2])
+    tops, lefts = (range(0, length - side + 1) for length in original.shape[:2])
     squares = [original[top : top + side, left : left + side] for top in tops for left in lefts]
     thumbs = [cv2.resize(square, (24, 24), interpolation=cv2.INTER_AREA).astype(float) for square in squares]
     seen = cv2.resize(shown, (24, 24), interpolation=cv2.INTER_AREA).astype(float)
