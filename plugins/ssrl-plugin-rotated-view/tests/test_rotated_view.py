@@ -80,12 +80,12 @@ def apart(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
 
 
 def solve(source: SourceImage, sample: Sample) -> set[str]:
-    """Every angle by which the original, turned, looks like the picture: within ten grey levels, and about as well as
+    """Every angle by which the original, turned, looks like the picture: within 15 grey levels, and about as well as
     the best."""
     shown, disc = np.asarray(sample.images[0]), sample.params["disc"]
     misfits = misfits_of_disc(source.rgb, shown, *disc) if disc else misfits_of_whole(source.rgb, shown)
     found = {angle: misfits(angle) for angle in angles_of(sample)}
-    return {str(angle) for angle, misfit in found.items() if misfit < min(10, 1.5 * min(found.values()))}
+    return {str(angle) for angle, misfit in found.items() if misfit < min(15, 1.5 * min(found.values()))}
 
 
 def misfits_of_whole(original: np.ndarray, shown: np.ndarray) -> Callable[[int], float]:
