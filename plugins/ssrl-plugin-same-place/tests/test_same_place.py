@@ -220,7 +220,7 @@ def test_levels_get_harder_for_a_solver_by_feature_points() -> None:
 class TestConformance(PretextTaskTests):
     task = "same_place"
     samples = 60
-    levels = ("1", "3")  # the easiest and the hardest; TestEveryLevel checks all
+    levels = ("1",)  # TestEveryLevel checks all
 
     def solve(self, source: SourceFrames, sample: Sample) -> set[str]:
         return solve(source, sample)
