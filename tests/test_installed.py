@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ssrl_core import hookspecs
 from ssrl_core.cli.list import list_tasks
 from ssrl_core.errors import DuplicatePlugin, IncompatiblePlugin, NotAllowed, UnknownPlugin
 from ssrl_core.mix import load_mix
@@ -117,7 +118,8 @@ def test_a_plugin_for_other_hooks_is_refused_with_the_line_to_upgrade(install_to
     install_toy(("from PIL", f"SSRL_API = '{version}'\nfrom PIL"))
     with pytest.raises(IncompatiblePlugin) as error:
         load_task("toy")
-    assert f"needs version {version} of the hooks, and this ssrl-core has 1.0" in str(error.value)
+    here = ".".join(map(str, hookspecs.API_VERSION))
+    assert f"needs version {version} of the hooks, and this ssrl-core has {here}" in str(error.value)
     assert "pip install --upgrade ssrl-core ssrl-plugin-toy" in str(error.value)
 
 
