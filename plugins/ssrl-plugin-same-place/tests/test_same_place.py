@@ -219,7 +219,9 @@ def test_levels_get_harder_for_a_solver_by_feature_points() -> None:
 
 class TestConformance(PretextTaskTests):
     task = "same_place"
+    source = "synthetic:?width=160&height=120"  # renders in a quarter of the time
     samples = 60
+    size = 160
     levels = ("1",)  # TestEveryLevel checks all
 
     def solve(self, source: SourceFrames, sample: Sample) -> set[str]:
@@ -231,5 +233,7 @@ class TestConformance(PretextTaskTests):
 
 @pytest.mark.slow
 class TestEveryLevel(TestConformance):
+    source = "synthetic:"
     samples = 300
+    size = 256
     levels = None
