@@ -9,7 +9,7 @@ PYTHONS ?= python3.11 python3.12
 
 .PHONY: demo test test-fast test-trainers test-vllm test-all bench docs release lint install clean
 
-demo: install  ## a small model, its cold start, GRPO on all five tasks, on the CPU
+demo: install  ## a small model, its cold start, GRPO on five tasks, on the CPU
 	$(BIN)/python examples/demo/demo.py --seed $(SEED)
 
 # Scoring functions that the tests of benchmarks compare with; never imported as packages.
