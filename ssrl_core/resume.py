@@ -28,6 +28,7 @@ from .files import is_temporary, written_whole
 from .mix import Mix
 from .plugins.installed import SCORERS, SOURCES, WRAPPERS, find
 from .sources import open_source
+from .sources.scenes import frames_of, takes_frames
 from .types import READING, FrameSource, ImageSource
 
 logger = logging.getLogger(__name__)
@@ -174,11 +175,9 @@ def versions(mix: Mix) -> dict[str, str]:
 
 def _scenes(mix: Mix, uri: str) -> dict[str, Any]:
     """``frames``: as ``_images``, of the scenes or clips that a task of the mix draws from; empty if none does."""
-    if all(
-        task.info.takes in ("image", "row") or mix.config.source_of(name) != uri for name, task in mix.tasks.items()
-    ):
+    if not any(takes_frames(task.info) and mix.config.source_of(name) == uri for name, task in mix.tasks.items()):
         return {}
-    return {"frames": _images(open_source(uri).frames)}  # type: ignore[attr-defined]
+    return {"frames": _images(frames_of(open_source(uri)))}
 
 
 def _images(source: ImageSource | FrameSource) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _WHO = {
 def lacking(info: TaskInfo, source: ImageSource) -> str | None:
     """What a task needs and a source has not, with the sources that have it; None if the source has all of it."""
     frames: FrameSource | None = getattr(source, "frames", None)
-    if info.takes in ("image", "row"):
+    if not takes_frames(info):
         rows = hasattr(source, "row")
         has = {"single images": not rows and (frames is None or len(source) > 0), "depth": source.has_depth}
         has |= {"ready-made questions": rows}
@@ -36,7 +36,8 @@ def lacking(info: TaskInfo, source: ImageSource) -> str | None:
         has = {}
     else:
         has = {"several views of a scene": True, "a clip of frames in order": frames.in_order}
-        has |= {"depth": frames.has_depth, "poses of frames": frames.has_pose}
+        # Whether there are poses may need a list of all files.
+        has |= {"depth": frames.has_depth, "poses of frames": info.needs_pose and frames.has_pose}
     kinds = {"image": "single images", "views": "several views of a scene", "clip": "a clip of frames in order"}
     kinds |= {"row": "ready-made questions"}
     needs = [kinds[info.takes], *["depth"] * info.needs_depth, *["poses of frames"] * info.needs_pose]
@@ -44,9 +45,20 @@ def lacking(info: TaskInfo, source: ImageSource) -> str | None:
     return missing and f"{missing}. These sources have it: {_WHO[missing]}"
 
 
+def takes_frames(info: TaskInfo) -> bool:
+    """Whether a task takes the frames of a scene or clip."""
+    return info.takes in ("views", "clip")
+
+
+def frames_of(source: ImageSource) -> FrameSource:
+    """The scenes or clips of a source. ``lacking`` must be None for a task that takes them."""
+    frames: FrameSource = source.frames  # type: ignore[attr-defined]
+    return frames
+
+
 def collection(info: TaskInfo, source: ImageSource) -> ImageSource | FrameSource:
     """What a task draws from: the images of a source, or its scenes and clips. ``lacking`` must be None."""
-    return source if info.takes in ("image", "row") else source.frames  # type: ignore[attr-defined]
+    return frames_of(source) if takes_frames(info) else source
 
 
 def load_for(
@@ -62,8 +74,7 @@ def load_for(
         return question
     if info.takes == "image":
         return to_working_size(load_image(source, image_id, depth=info.needs_depth), size, rng=rng)
-    frames: FrameSource = source.frames  # type: ignore[attr-defined]
-    scene = frames.load(image_id, depth=info.needs_depth)
+    scene = frames_of(source).load(image_id, depth=info.needs_depth)
     return with_frames(scene, lambda image: to_working_size(image, size, rng=deepcopy(rng)))
 
 

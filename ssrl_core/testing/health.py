@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import PluginFailed, SourceError, SourceRejected
 from ..sources import Split, open_source
+from ..sources.scenes import frames_of, takes_frames
 from ..types import FrameSource
 from . import elsewhere
 from .criteria import Family, NotRun, Trial
@@ -118,9 +119,9 @@ def memory(trial: Trial) -> Outcome:
 def held_out(trial: Trial) -> Outcome:
     """Compares thumbnails of three frames of scenes of both parts; those without contrast do not count."""
     info = trial.task.info
-    if info.takes == "image":
+    if not takes_frames(info):
         raise NotRun("the task takes single images")
-    source: FrameSource = open_source(trial.plan.source).frames  # type: ignore[attr-defined]
+    source = frames_of(open_source(trial.plan.source))
     seen: dict[str, dict[str, np.ndarray]] = {}
     for part in ("train", "heldout"):
         try:

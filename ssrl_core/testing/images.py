@@ -9,6 +9,7 @@ from math import radians, tan
 import cv2
 import numpy as np
 
+from ..sources.scenes import takes_frames
 from ..types import Intrinsics, SourceFrames, SourceImage, TaskInfo
 
 
@@ -104,7 +105,7 @@ def hard_set(size: int, info: TaskInfo) -> Iterator[tuple[str, SourceImage | Sou
 
 def hard_for(info: TaskInfo, size: int) -> Iterator[SourceImage | SourceFrames]:
     """The hard images, or the hard scenes for a task that takes views or a clip."""
-    return (hard_images if info.takes == "image" else hard_scenes)(size, depth=info.needs_depth)
+    return (hard_scenes if takes_frames(info) else hard_images)(size, depth=info.needs_depth)
 
 
 def hard_image(name: str, size: int, info: TaskInfo) -> SourceImage | SourceFrames:

@@ -28,7 +28,7 @@ from ..regions import region_radius
 from ..sample import find_sample, generate, stream
 from ..seeding import generator, stable_hash
 from ..sources import SMALLEST_SIDE, load_image, open_source, to_working_size
-from ..sources.scenes import with_frames
+from ..sources.scenes import frames_of, takes_frames, with_frames
 from ..types import FrameSource, ImageSource, Intrinsics, Recipe, Sample, SourceFrames, SourceImage
 from .cache import load, save
 from .comparisons import Form, Seen, grids_of, values_of
@@ -126,7 +126,7 @@ def make(plan: Plan, index: int) -> Made:
     offered: list[Any] = []
 
     def load(_: Task, recipe: Recipe) -> SourceImage | SourceFrames:
-        image = (_image if task.info.takes == "image" else _scene)(plan, recipe, task)
+        image = (_scene if takes_frames(task.info) else _image)(plan, recipe, task)
         offered[:] = image, _content(image)
         return image
 
@@ -141,7 +141,7 @@ def make(plan: Plan, index: int) -> Made:
         prompt=example.prompt,
         rejections=tuple(rejections.elements()),
         seconds=example.seconds,
-        untouched=isinstance(image, SourceFrames) or _content(image) == before,
+        untouched=_content(image) == before,
     )
 
 
@@ -172,7 +172,7 @@ def _recipe(plan: Plan, task: Task, index: int, attempt: int) -> Recipe:
 
 def _draw(plan: Plan, index: int, attempt: int) -> tuple[str, np.random.Generator]:
     """The id of the image for an attempt, and the generator that draws its window, orientation and crop."""
-    ids = pool_ids(plan.source, plan.seed, scenes=load_task(plan.task).info.takes != "image")
+    ids = pool_ids(plan.source, plan.seed, scenes=takes_frames(load_task(plan.task).info))
     rng = generator(plan.seed, stream=stream(plan.task, plan.split, "image"), index=index, attempt=attempt)
     return ids[rng.integers(len(ids))], rng
 
@@ -209,7 +209,7 @@ def _scene(plan: Plan, recipe: Recipe, task: Task) -> SourceFrames:
 
 
 def _content(source: SourceImage | SourceFrames) -> bytes:
-    if isinstance(source, SourceFrames):
+    if isinstance(source, SourceFrames):  # its frames are read later, and read-only
         return b""
     content = hashlib.blake2b(source.rgb.tobytes())
     if source.depth is not None:
@@ -277,7 +277,7 @@ def digest(sample: Sample, prompt: str = "") -> bytes:
 def pool_ids(source: str, seed: int, *, scenes: bool = False) -> tuple[str, ...]:
     """The ids of up to ``POOL_SIZE`` random images of the source, or of up to ``POOL_SCENES`` scenes or clips."""
     opened = open_source(source)
-    images: ImageSource | FrameSource = opened.frames if scenes else opened  # type: ignore[attr-defined]
+    images: ImageSource | FrameSource = frames_of(opened) if scenes else opened
     rng = generator(seed, stream="check/pool", index=0)
     count = min(POOL_SCENES if scenes else POOL_SIZE, len(images))
     places = (
@@ -295,8 +295,7 @@ def pool_scene(source: str, image_id: str, *, seed: int, depth: bool, shared: st
     Raises:
         SourceRejected: the scene or clip cannot be used.
     """
-    frames: FrameSource = open_source(source).frames  # type: ignore[attr-defined]
-    scene = frames.load(image_id, depth=depth)
+    scene = frames_of(open_source(source)).load(image_id, depth=depth)
     rng = generator(seed, stream=f"check/{image_id}", index=0)
 
     def smaller(image: SourceImage) -> SourceImage:

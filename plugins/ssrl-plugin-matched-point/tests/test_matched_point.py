@@ -15,10 +15,10 @@ import pytest
 from ssrl_plugin_matched_point import RULES, WORDINGS
 from ssrl_source_rooms import SyntheticSource
 
-from ssrl_core import Intrinsics, Sample, SourceFrames, SourceImage, SourceRejected
+from ssrl_core import Sample, SourceFrames, SourceImage, SourceRejected
 from ssrl_core.plugins import load_task
 from ssrl_core.regions import region_radius
-from ssrl_core.sources import to_working_size
+from ssrl_core.sources import open_source, to_working_size
 from ssrl_core.sources.scenes import with_frames
 from ssrl_core.testing import PretextTaskTests
 from ssrl_core.testing.markers import find_markers
@@ -28,13 +28,14 @@ LEVELS = tuple(RULES)
 KINECT = Path(__file__).parents[3] / "../shared/data/rgbd_kinect"
 
 
+def plain(image: SourceImage) -> SourceImage:
+    """The image without pixels as black or white as a marker."""
+    return replace(image, rgb=np.clip(image.rgb, 20, 235))
+
+
 @lru_cache(maxsize=16)
 def room(number: int) -> SourceFrames:
-    """A synthetic clip whose frames are rendered once; no pixel is as black or white as a marker."""
-
-    def plain(image: SourceImage) -> SourceImage:
-        return replace(image, rgb=np.clip(image.rgb, 20, 235))
-
+    """A synthetic clip whose frames are rendered once."""
     return with_frames(SyntheticSource(width=224, height=168).frames.load(str(number), depth=True), plain)
 
 
@@ -47,21 +48,8 @@ def kinect() -> SourceFrames:
     """The real frames, which are one recording, at 320 pixels."""
     if not KINECT.is_dir():
         pytest.skip(f"the Kinect frames are not at {KINECT}")
-    paths = sorted(KINECT.glob("*.color.jpg"))
-    matrix = np.loadtxt(KINECT / "camera-intrinsics.txt")
-    camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-    poses = np.stack([np.loadtxt(str(path).replace("color.jpg", "pose.txt")) for path in paths])
-
-    def read(positions: Sequence[int]) -> list[SourceImage]:
-        found = []
-        for path in (paths[k] for k in positions):
-            depth = cv2.imread(str(path).replace("color.jpg", "depth.png"), cv2.IMREAD_UNCHANGED) / np.float32(1000)
-            rgb = np.clip(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), 20, 235)
-            found.append(SourceImage(path.name, rgb, np.where(depth > 0, depth, np.nan).astype(np.float32), camera))
-        return found
-
-    frames = SourceFrames("kinect", len(paths), read, None, poses)
-    return with_frames(frames, lambda image: to_working_size(image, 320, rng=np.random.default_rng(0)))
+    frames = open_source(f"rgbd:{KINECT}").frames.load(".", depth=True)
+    return with_frames(frames, lambda image: to_working_size(plain(image), 320, rng=np.random.default_rng(0)))
 
 
 def make(pool: Sequence[SourceFrames], level: str, index: int, **options: Any) -> tuple[Sample, SourceFrames]:

@@ -15,9 +15,9 @@ import pytest
 from ssrl_plugin_same_place import RULES, WORDINGS
 from ssrl_source_rooms import SyntheticSource
 
-from ssrl_core import Intrinsics, Sample, SourceFrames, SourceImage, SourceRejected
+from ssrl_core import Sample, SourceFrames, SourceRejected
 from ssrl_core.plugins import load_task
-from ssrl_core.sources import to_working_size
+from ssrl_core.sources import open_source, to_working_size
 from ssrl_core.sources.scenes import with_frames
 from ssrl_core.testing import PretextTaskTests
 
@@ -41,20 +41,7 @@ def kinect() -> SourceFrames:
     """The real frames, which are one recording, at 320 pixels."""
     if not KINECT.is_dir():
         pytest.skip(f"the Kinect frames are not at {KINECT}")
-    paths = sorted(KINECT.glob("*.color.jpg"))
-    matrix = np.loadtxt(KINECT / "camera-intrinsics.txt")
-    camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-    poses = np.stack([np.loadtxt(str(path).replace("color.jpg", "pose.txt")) for path in paths])
-
-    def read(positions: Sequence[int]) -> list[SourceImage]:
-        found = []
-        for path in (paths[k] for k in positions):
-            depth = cv2.imread(str(path).replace("color.jpg", "depth.png"), cv2.IMREAD_UNCHANGED) / np.float32(1000)
-            rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-            found.append(SourceImage(path.name, rgb, np.where(depth > 0, depth, np.nan).astype(np.float32), camera))
-        return found
-
-    frames = SourceFrames("kinect", len(paths), read, None, poses)
+    frames = open_source(f"rgbd:{KINECT}").frames.load(".", depth=True)
     return with_frames(frames, lambda image: to_working_size(image, 320, rng=np.random.default_rng(0)))
 
 
