@@ -184,6 +184,36 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
 
 
 @pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Puts a model that answers A to everything in the place of every engine. Returns what each was made with."""
+    from ssrl_core.cli import model as options
+    from ssrl_core.evaluate.models import Written
+
+    made: list[tuple[str, dict[str, Any]]] = []
+
+    class StandIn:
+        written = None
+
+        def __init__(self, path: str, *_: object, **settings: Any) -> None:
+            self.facts = {"engine": "none", "model": path}
+            made.append((path, settings))
+
+        def __enter__(self) -> StandIn:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def answer(self, examples: Iterable[Any], sampling: object) -> Iterator[tuple[Any, Written]]:
+            return ((example, Written("A", cut=False)) for example in examples)
+
+    for engine in ("Transformers", "Served", "Endpoint"):
+        monkeypatch.setattr(options, engine, StandIn)
+    monkeypatch.setattr(options, "command_for", lambda examples, *_, **settings: ("vllm", *examples))
+    return made
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Twelve small images in a folder with a space and letters of other scripts in its name."""
     folder = tmp_path / "фото ü"

@@ -7,15 +7,12 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from ssrl_core.benchmarks.installed import load, names
 from ssrl_core.cli import app
-from ssrl_core.cli import model as options
-from ssrl_core.evaluate.models import Written
 
 PAGE = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
@@ -27,34 +24,9 @@ def blocks(language):
 COMMANDS = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines() if line.startswith("ssrl ")]
 
 
-class Fake:
-    """A model in the place of each engine; it answers every question with A."""
-
-    written = None
-    made: ClassVar[list] = []
-
-    def __init__(self, path, *words, **settings):
-        self.facts = {"engine": "none", "model": path}
-        self.made.append((path, words, settings))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def answer(self, examples, sampling):
-        for numbered in examples:
-            yield numbered, Written("A", cut=False)
-
-
 @pytest.fixture
-def run(miniatures, tmp_path, monkeypatch):
+def run(miniatures, tmp_path, monkeypatch, stand_in):
     """A function that runs a command line of the page on the miniatures, without a model."""
-    for engine in ("Transformers", "Served", "Endpoint"):
-        monkeypatch.setattr(options, engine, Fake)
-    monkeypatch.setattr(options, "command_for", lambda examples, *_, **settings: ("vllm", *examples))
-    monkeypatch.setattr(Fake, "made", [])
     monkeypatch.chdir(tmp_path)
 
     def run(line):
@@ -64,7 +36,7 @@ def run(miniatures, tmp_path, monkeypatch):
     return run
 
 
-def test_every_command_of_the_page_runs(run, tmp_path):
+def test_every_command_of_the_page_runs(run, stand_in):
     """In the order of the page. ``compare`` takes the results of one of them, and of another model."""
     done = {}
     for line in COMMANDS:
@@ -87,7 +59,8 @@ def test_every_command_of_the_page_runs(run, tmp_path):
     assert {path.parts[0] for path in folders} == {"AFTER", "BEFORE", "NAME-standard-required", "PATH-paper-none"}
     assert len(folders) == 7 + 1 + 1 + 2
     assert re.search(r"whatsup +16 +0.250 +0.250 .*McNemar", compared.stdout), compared.stdout
-    assert Fake.made[0][2]["command"][0] == "vllm" and len(Fake.made[0][2]["command"]) == 8  # a prompt of each
+    (_, settings), *_ = stand_in
+    assert settings["command"][0] == "vllm" and len(settings["command"]) == 8  # a prompt of each
     # The same command resumes: nothing is asked again.
     answers = [path.read_bytes() for path in sorted(Path("runs").glob("*/*/*/answers.jsonl"))]
     assert run(list(done)[2]).exit_code == 0

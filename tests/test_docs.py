@@ -5,8 +5,10 @@ import re
 import runpy
 import shutil
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import typer
@@ -30,8 +32,53 @@ PAGES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs
 PAGES |= {ROOT / "README.md": README, ROOT / "CONTRIBUTING.md": CONTRIBUTING}
 
 
-def blocks(text, language):
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+class Block(NamedTuple):
+    page: str
+    language: str
+    text: str
+
+
+BLOCKS = [
+    Block(str(path.relative_to(ROOT)), language, textwrap.dedent(text))
+    for path, page in PAGES.items()
+    for _, language, text in re.findall(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", page, re.MULTILINE)
+]
+"""Every fenced block of every page. Those of shell are the subject of test_docs_commands.py."""
+
+TESTED = {}
+"""Block -> name of the test that takes it."""
+
+COMMANDS = "tests/test_docs_commands.py::test_the_commands_of_a_page_run_in_their_order"
+CORNERS = "tests/test_benchmarks_docs.py::test_the_benchmark_of_ones_own_is_listed_checked_run_and_compared"
+ELSEWHERE = {
+    ("README.md", "mermaid"): "a diagram, which a browser draws",
+    ("CONTRIBUTING.md", "yaml", "# sft.yaml"): COMMANDS,
+    ("CONTRIBUTING.md", "yaml", "# grpo.yaml"): COMMANDS,
+    ("docs/training.md", "yaml", "# grpo.yaml"): COMMANDS,
+    ("docs/cluster.md", "yaml"): COMMANDS,
+    ("docs/benchmarks.md", "python"): CORNERS,
+    ("docs/benchmarks.md", "toml"): CORNERS,
+    ("docs/trainers.md", "python"): "tests/trainers/test_trainers.py::"
+    "test_the_code_for_trl_in_the_documentation_makes_a_trainer",
+}
+"""Page, language and beginning of a block -> the test in another file that takes it, or why none does."""
+
+
+def the_block(page, language, beginning=""):
+    """The only block of a page with this language and beginning."""
+    (found,) = [b for b in BLOCKS if b[:2] == (page, language) and b.text.startswith(beginning)]
+    return found
+
+
+def shows(*wheres):
+    """Decorates a test of blocks, each a page, a language and a beginning. It gets their texts as ``shown``."""
+
+    def decorate(test):
+        found = [the_block(*where) for where in wheres]
+        TESTED.update(dict.fromkeys(found, test.__name__))
+        return pytest.mark.parametrize("shown", [[block.text for block in found]], ids=[wheres[0][0]])(test)
+
+    return decorate
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +98,19 @@ def installed_project(project, install, monkeypatch):
     install("ssrl-plugin-tilted-view", entry_points=entries)
 
 
-def the_block(language, beginning):
-    (block,) = [block for block in blocks(CONTRIBUTING, language) if block.startswith(beginning)]
-    return block
-
-
-def test_the_code_in_contributing_is_what_ssrl_new_writes_or_what_a_test_runs(project):
-    files = [*project.rglob("*.py"), ROOT / "tests/fixtures/ssrl_plugin_near_duplicates.py"]
+@shows(
+    ("CONTRIBUTING.md", "python", "@hookimpl\n"),
+    ("CONTRIBUTING.md", "python", "if TYPE_CHECKING"),
+    ("CONTRIBUTING.md", "python", "class TaskOptions"),
+    ("CONTRIBUTING.md", "python", "class TestConformance"),
+    ("CONTRIBUTING.md", "python", "@hookimpl(wrapper=True)"),
+    ("CONTRIBUTING.md", "toml"),
+)
+def test_the_code_in_contributing_is_what_ssrl_new_writes_or_what_a_test_runs(shown, project):
+    files = [*project.rglob("*.py"), project / "pyproject.toml", ROOT / "tests/fixtures/ssrl_plugin_near_duplicates.py"]
     code = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    run = ("known_failures", "import numpy")  # by other tests
-    shown = [block for block in blocks(CONTRIBUTING, "python") if not block.startswith(run)]
-    assert len(shown) == 5
     for block in shown:
         assert block in code, block
-    (entry_point,) = blocks(CONTRIBUTING, "toml")
-    assert entry_point in (project / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_files_that_contributing_lists_are_those_of_a_new_project(project):
@@ -78,9 +123,9 @@ def test_the_files_that_contributing_lists_are_those_of_a_new_project(project):
     assert not unlisted
 
 
-def test_the_declared_failure_in_contributing_names_a_criterion():
-    (known,) = [block for block in blocks(CONTRIBUTING, "python") if block.startswith("known_failures")]
-    ((key, reason),) = eval(f"dict({known})")["known_failures"].items()
+@shows(("CONTRIBUTING.md", "python", "known_failures"))
+def test_the_declared_failure_in_contributing_names_a_criterion(shown):
+    ((key, reason),) = eval(f"dict({shown[0]})")["known_failures"].items()
     assert key.partition("@")[0] in {criterion.id for criterion in CRITERIA} and reason
 
 
@@ -99,8 +144,9 @@ def test_the_scorers_in_contributing_accept_what_it_says():
             assert getattr(answers, scorer)(answer, truth) == 1.0, (scorer, answer)
 
 
-def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_project, write_mix):
-    mix = load_mix(write_mix(the_block("yaml", "# mix.yaml")))
+@shows(("CONTRIBUTING.md", "yaml", "# mix.yaml"))
+def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(shown, installed_project, write_mix):
+    mix = load_mix(write_mix(shown[0]))
     examples = [mix[index] for index in range(8)]
     assert {example.recipe.task for example in examples} == {"shuffled_patches", "flipped_patch", "tilted_view"}
     for example in examples:
@@ -108,13 +154,14 @@ def test_the_mix_in_contributing_makes_samples_of_all_its_tasks(installed_projec
         assert task.verify_answer(example.sample.truth, truth=example.sample.truth, params=example.sample.params) == 1.0
 
 
+@shows(("CONTRIBUTING.md", "python", "import numpy"))
 def test_the_python_code_in_contributing_makes_and_scores_a_sample_of_a_picture(
-    installed_project, photographs, tmp_path, monkeypatch, capsys
+    shown, installed_project, photographs, tmp_path, monkeypatch, capsys
 ):
     shutil.copy(photographs / "china.jpg", tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     found = {}
-    exec(the_block("python", "import numpy"), found)
+    exec(shown[0], found)
     printed = capsys.readouterr().out
     assert "Which piece is not mirrored?" in printed and printed.endswith(f"{float(found['sample'].truth == 'B')}\n")
     assert found["sample"].images[0].size == Image.open("photo.jpg").size
@@ -129,26 +176,15 @@ def test_the_columns_in_the_documentation_of_an_export_are_those_of_its_rows():
     assert re.findall("`([a-z_]+)`", keys) == list(Key.__slots__)
 
 
-def test_the_entry_of_the_catalog_in_contributing_is_valid(tmp_path):
-    (tmp_path / "catalog.yaml").write_text(SHIPPED.read_text() + the_block("yaml", "# ssrl_core/catalog.yaml"))
+@shows(("CONTRIBUTING.md", "yaml", "# ssrl_core/catalog.yaml"))
+def test_the_entry_of_the_catalog_in_contributing_is_valid(shown, tmp_path):
+    (tmp_path / "catalog.yaml").write_text(SHIPPED.read_text() + shown[0])
     assert read(tmp_path / "catalog.yaml").distributions["ssrl-plugin-tilted-view"].tasks == ("tilted_view",)
-
-
-def test_the_recipe_in_contributing_is_valid(installed_project, write_mix, tmp_path):
-    pytest.importorskip("verl", reason="the 'train' extra is not installed")
-    from ssrl_core.models.tiny import build_tiny_model
-    from ssrl_core.verl.launch import prepare
-
-    mix = write_mix(the_block("yaml", "# mix.yaml"))
-    build_tiny_model(load_mix(mix), tmp_path / "model", seed=0)
-    path = write_mix(the_block("yaml", "# grpo.yaml"), "grpo.yaml")
-    overrides = [f"actor_rollout_ref.model.path={tmp_path}/model", f"trainer.default_local_dir={tmp_path}/run"]
-    assert prepare("grpo", path, overrides, device="cpu").steps == 2
 
 
 def test_every_command_that_is_shown_exists_with_its_options():
     commands = typer.main.get_command(app()).commands
-    lines = [line for page in PAGES.values() for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [line for block in BLOCKS if block.language == "sh" for line in block.text.splitlines()]
     shown = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("ssrl ")]
     assert len(shown) > 30
     for name, *words in shown:
@@ -172,30 +208,22 @@ def the_page(name):
     return PAGES[ROOT / "docs" / name]
 
 
-def test_the_mixes_in_the_documentation_are_valid(write_mix):
-    every = blocks(the_page("training.md") + the_page("mixes.md"), "yaml")
-    shown = {block.split()[1]: block for block in every if not block.startswith("# grpo.yaml")}
-    assert shown.keys() == {"mix.yaml", "harder.yaml", "rows.yaml", "staged.yaml"}
-    files = [write_mix(block, name) for name, block in shown.items()]
+@shows(
+    ("docs/training.md", "yaml", "# mix.yaml"),
+    ("docs/mixes.md", "yaml", "# harder.yaml"),
+    ("docs/mixes.md", "yaml", "# rows.yaml"),
+    ("docs/mixes.md", "yaml", "# staged.yaml"),
+)
+def test_the_mixes_in_the_documentation_are_valid(shown, write_mix):
+    files = [write_mix(block, block.split()[1]) for block in shown]
     configs = {file.name: read_mix(file)[0] for file in files}
     assert set(configs["mix.yaml"].tasks) == {"shuffled_patches", "depth_ordering"}
 
 
-def test_the_recipe_in_the_documentation_is_valid(write_mix, tmp_path):
-    pytest.importorskip("verl", reason="the 'train' extra is not installed")
-    from ssrl_core.verl.launch import prepare
-
-    (recipe,) = [block for block in blocks(the_page("training.md"), "yaml") if block.startswith("# grpo.yaml")]
-    write_mix("size: 112\nheldout: {samples: 2}\ntasks: {flipped_patch: }")
-    path = write_mix(recipe, "grpo.yaml")
-    launch = prepare("grpo", path, [f"trainer.default_local_dir={tmp_path}/run"], device="cuda")
-    assert launch.steps == 360
-
-
-def test_the_configuration_of_easyr1_in_the_documentation_names_the_columns_of_its_export():
+@shows(("docs/trainers.md", "yaml"))
+def test_the_configuration_of_easyr1_in_the_documentation_names_the_columns_of_its_export(shown):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ssrl-core[export]'")
-    (block,) = blocks(the_page("trainers.md"), "yaml")
-    data = yaml.safe_load(block)["data"]
+    data = yaml.safe_load(shown[0])["data"]
     assert {data[f"{name}_key"] for name in ("prompt", "answer", "image")} <= set(
         schema(files=False, layout="easyr1").names
     )
@@ -205,14 +233,28 @@ def test_the_configuration_of_easyr1_in_the_documentation_names_the_columns_of_i
         assert len(named) == 4 and set(named) <= set(schema(files=False, layout=layout).names)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_python_code_in_the_documentation_runs(page, write_mix, tmp_path, monkeypatch, capsys):
-    write_mix('source: "synthetic:?width=96&height=72"\nsize: 64\nheldout: {samples: 2}\ntasks: {flipped_patch: }')
+@shows(("README.md", "yaml"), ("README.md", "python"), ("docs/python.md", "python"))
+def test_the_python_code_in_the_documentation_runs(shown, write_mix, tmp_path, monkeypatch, capsys):
+    mix, *codes = shown
+    write_mix(mix)
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(PAGES[ROOT / page], "python")
-    exec(code, {})
-    assert "'format': 1.0" in capsys.readouterr().out
-    assert (tmp_path / "puzzle.png").exists()
+    for code in codes:
+        exec(code, {})
+        assert "'format': 1.0" in capsys.readouterr().out
+        Path("puzzle.png").unlink()
+
+
+@shows(("docs/export.md", "python"))
+def test_the_python_code_in_the_documentation_of_an_export_scores_a_row(shown, write_mix, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    from ssrl_core.export import export
+
+    mix = load_mix(write_mix('source: "synthetic:?width=192&height=144"\nsize: 112\ntasks: {cropped_patch: }'))
+    export(mix, tmp_path / "data", samples=1)
+    (row,) = parquet.read_table(next((tmp_path / "data").glob("*.parquet"))).to_pylist()
+    found = {"row": row}
+    exec(shown[0].replace("\nscore(", "\nfound = score("), found)
+    assert found["found"]["format"] == 1.0 and found["found"]["acc"] == (row["extra_info"]["truth"] == "A")
 
 
 def test_the_example_in_python_runs(write_mix, tmp_path, monkeypatch):
@@ -232,7 +274,13 @@ def test_a_page_lists_every_command():
 
 def test_the_readme_is_a_landing_page():
     assert len(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()) <= 900
-    assert (ROOT / "docs" / "figure.jpg").stat().st_size < 200_000
+    assert (ROOT / "docs" / "figure.jpg").stat().st_size < 250_000
+
+
+def test_the_figure_shows_every_task():
+    shown = runpy.run_path(str(ROOT / "docs" / "figure.py"))
+    ours = {path.name.removeprefix("ssrl-plugin-").replace("-", "_") for path in ROOT.glob("plugins/ssrl-plugin-*")}
+    assert shown["PUZZLES"].keys() == ours and sum(shown["HEIGHTS"]) == len(ours)
 
 
 def test_every_page_links_to_what_exists():
@@ -240,3 +288,14 @@ def test_every_page_links_to_what_exists():
     for path, text in PAGES.items():
         for target in re.findall(r"\]\((?!http|#)([^)#\s]+)[^)]*\)", text):
             assert (path.parent / target).exists() or target in generated, (path.name, target)
+
+
+def test_every_block_is_taken_by_a_test_or_has_a_reason():
+    """At the end of this file, when all tests have said what they take."""
+    elsewhere = {the_block(*where): reason for where, reason in ELSEWHERE.items()}  # none is left over
+    left = [block for block in BLOCKS if block.language != "sh" and block not in TESTED.keys() | elsewhere.keys()]
+    assert not left, "decorate a test with shows(), or add to ELSEWHERE"
+    assert not TESTED.keys() & elsewhere.keys()
+    for reason in elsewhere.values():
+        file, _, name = reason.partition("::")
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), reason
