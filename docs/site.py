@@ -28,7 +28,10 @@ _drawn = tempfile.TemporaryDirectory()
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and pictures that have no file below docs/."""
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        text = (ROOT / source).read_text(encoding="utf-8")
+        if page == "index.md":  # the whole width for its figure
+            text = f"---\nhide: [toc]\n---\n{text}"
+        files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "options.md", content=options()))
     text = (
         "# Gallery\n\nTwo samples of every level on procedural rooms, as `ssrl show TASK --picture FILE` draws them.\n"
