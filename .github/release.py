@@ -55,6 +55,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if git("status", "--porcelain"):
         raise ReleaseError("the git tree has changes: commit them first")
+    pythons = arguments.python or [sys.executable]
+    for python in pythons:  # before anything changes
+        run([python, "--version"])
     begin = current_version(ROOT)
     check_order(begin, arguments.version)
     check_changelog((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), arguments.version)
@@ -66,7 +69,7 @@ def main() -> None:
     for file in files:
         check_files(file)
     say("sizes", *(f"{file.stat().st_size / 1000:8.1f} KB  {file.name}" for file in files))
-    for python in arguments.python or [sys.executable]:
+    for python in pythons:
         try_installed(python, [file for file in files if file.suffix == ".whl"], arguments.version)
     next_steps = [
         f"git commit -am 'Release {arguments.version}'" if changed else "nothing to commit",
@@ -243,7 +246,10 @@ def git(*words: str, cwd: Path = ROOT) -> str:
 def run(command: Sequence[str], *, cwd: Path = ROOT) -> str:
     """What a command prints. Raises ReleaseError with the end of its output if it fails."""
     environment = {key: value for key, value in os.environ.items() if not fnmatchcase(key, "PYTHON*")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    except OSError as err:
+        raise ReleaseError(f"{' '.join(command)}\ncannot be run: {err}") from err
     if done.returncode:
         end = (done.stdout + done.stderr).strip()[-3000:]
         raise ReleaseError(f"{' '.join(command)}\nended with code {done.returncode}:\n{end}")

@@ -145,3 +145,11 @@ def test_a_list_that_lacks_a_task_or_has_another_version_is_a_fault(program):
 def test_a_command_that_fails_is_shown_with_its_output(program):
     with pytest.raises(program.ReleaseError, match=r"(?s)ended with code 3:\n.*why"):
         program.run([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+
+
+def test_an_interpreter_that_is_missing_is_named_before_anything_changes(program, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["release.py", "9.9.9", "--python", "python9.99"])
+    monkeypatch.setattr(program, "git", lambda *words: "")  # no changes
+    monkeypatch.setattr(program, "check_changelog", lambda *_: pytest.fail("it went on"))
+    with pytest.raises(program.ReleaseError, match=r"python9\.99 --version\ncannot be run"):
+        program.main()
