@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures import TimeoutError as TooLate
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -84,6 +85,7 @@ class Drawer:
         self._folder = folder if workers else None
         self._keys = Keys(task, source) if self._folder else None
         self._pool: ProcessPoolExecutor | None = None
+        self._last = 0.0  # when the processes last began or finished a chunk
 
     @property
     def images(self) -> str:
@@ -113,12 +115,21 @@ class Drawer:
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._workers, mp_context=spawn, initializer=_end_with_parent)
-        return self._pool.submit(rows, plan, chunk)
+        future = self._pool.submit(rows, plan, chunk)
+        self._heard(future)
+        future.add_done_callback(self._heard)
+        return future
+
+    def _heard(self, _: Future[list[Row]]) -> None:
+        self._last = time.monotonic()
 
     def _finish(self, path: Path | None, chunk: list[Row] | Future[list[Row]]) -> list[Row]:
         if isinstance(chunk, list):
             return chunk
-        made = chunk.result(timeout=CHUNK_SECONDS)
+        while not wait([chunk], timeout=self._last + CHUNK_SECONDS - time.monotonic()).done:
+            if time.monotonic() - self._last >= CHUNK_SECONDS:  # others may be before it in the queue, and go on
+                raise TooLate
+        made = chunk.result()
         if path and self._keys and self._keys.unchanged:
             save(path, [replace(row, prompt="") for row in made])
         return made
