@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
 from ssrl_core import plugins, sources
+from ssrl_core.plugins import load_task
 from ssrl_core.testing import cache, check_task, lots
 from ssrl_core.testing.keys import Keys
 from ssrl_core.testing.reached import NotFollowed, code_digest
@@ -243,3 +246,34 @@ def test_nothing_is_kept_where_that_is_not_wanted(kept, monkeypatch):
     assert cache.default_folder() == kept
     monkeypatch.setenv("SSRL_CHECK_CACHE", "0")
     assert cache.default_folder() is None
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_stands_behind_others_in_the_queue_is_not_too_slow(monkeypatch, hangs):
+    now, queue = [0.0], []
+
+    def submit(rows, plan, chunk):
+        queue.append((Future(), list(chunk)))
+        return queue[-1][0]
+
+    def wait(futures, timeout):
+        """Of processes that take 100 s for each chunk, in the order in which they were submitted, or hang."""
+        now[0] += min(100.0, timeout)
+        if timeout >= 100 and not hangs:
+            future, rows = queue.pop(0)
+            future.set_result(rows)
+        return SimpleNamespace(done={future for future in futures if future.done()})
+
+    monkeypatch.setattr(lots, "wait", wait)
+    monkeypatch.setattr(lots, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    drawer = lots.Drawer(load_task("shuffled_patches"), "synthetic:", workers=1, folder=None)
+    drawer._pool = SimpleNamespace(submit=submit)
+    drawer.begin(None, range(250))
+    last = drawer.begin(None, range(250, 300))
+    if hangs:
+        with pytest.raises(TimeoutError):
+            last()
+        assert now[0] == lots.CHUNK_SECONDS
+    else:
+        assert last() == list(range(250, 300))
+        assert now[0] == 600

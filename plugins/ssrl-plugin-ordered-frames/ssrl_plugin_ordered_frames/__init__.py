@@ -49,9 +49,9 @@ RATE = 25  # frames a second of a clip whose times are unknown
 TRIES = 6  # places in a clip
 
 # Mean differences of thumbnails in grey levels of 255; see the README.
-LEAST_STEP = 6.0
+LEAST_STEP = 3.0
 MOST_STEP = 40.0
-SAME_LENGTH = 4.0
+SAME_LENGTH = 2.0
 UNEVEN = 4.0  # times the median step
 BACK = 0.9  # share of the greatest distance from the first frame so far
 
