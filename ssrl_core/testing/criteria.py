@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from ..answers import normalize
 from ..plugins import Task
+from ..sources.scenes import takes_frames
 from ..types import Level, Sample
 from .report import Outcome
 from .samples import Made, Plan, Row, digest
+from .statistics import independent
 
 Solve = Callable[[Any, Sample], Iterable[str]]
 SolveSeen = Callable[[Sample], str]
@@ -51,6 +55,10 @@ class Trial:
     variants: Variants | None = None
     criteria: frozenset[str] = frozenset()
     memo: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, rows: Sequence[Row], right: np.ndarray) -> int:
+        """How many independent guesses tell as much as these; samples of one scene may show the same movement."""
+        return independent(right, [row.image_id for row in rows]) if takes_frames(self.task.info) else len(rows)
 
     @property
     def level(self) -> Level:

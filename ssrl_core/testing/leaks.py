@@ -15,7 +15,7 @@ from .criteria import Family, NotRun, Trial, tokens
 from .features import GROUPS, names
 from .report import CASES, Case, Outcome
 from .samples import Row
-from .statistics import CLASSIFIERS, FOLDS, bound_above, classifiers, detectable, most_telling, near
+from .statistics import CLASSIFIERS, FOLDS, bound_above, classifiers, detectable, most_telling, near, worth
 
 family = Family("leaks")
 
@@ -91,26 +91,26 @@ def _guessed(
     asked = targets([row.truth for row in rows], trial)
     if not asked:
         raise NotRun("the truth is always the same")
-    count, tries = len(rows), CLASSIFIERS * len(asked)
-    best = None
+    tries, best = CLASSIFIERS * len(asked), None
     for name, values, chance in asked:
-        bound = bound_above(chance, count, tries=tries)
         for right, margin in classifiers(features, values, groups, seed=trial.plan.seed):
+            count = trial.count(rows, right)
+            bound = bound_above(chance, count, tries=tries)
             if best is None or right.mean() - bound > best[0]:
-                best = right.mean() - bound, name, values, chance, bound, right, margin
+                best = right.mean() - bound, name, values, chance, count, bound, right, margin
     assert best is not None
-    excess, name, values, chance, bound, right, margin = best
+    excess, name, values, chance, count, bound, right, margin = best
     accuracy, least = float(right.mean()), detectable(chance, count, tries=tries)
     cases, clue = [], ""
     if excess > 0:
         clue = names[most_telling(features, values)]
-        of_set = [*oriented, *[True] * (count - len(oriented))]
+        of_set = [*oriented, *[True] * (len(rows) - len(oriented))]
         surest = [k for k in np.argsort(-margin, kind="stable").tolist() if right[k]][:CASES]
         cases = [Case(rows[k].index, oriented=of_set[k], note=f"guessed right; most telling: {clue}") for k in surest]
     return Outcome(
         excess <= 0,
         f"{accuracy:.3f} of {name}" + (f"; most telling: {clue}" if clue else ""),
-        f"{bound:.3f} (chance {chance:.3f}, {count} samples; finds {least:.3f} in 95%)",
+        f"{bound:.3f} (chance {chance:.3f}, {worth(count, len(rows))}; finds {least:.3f} in 95%)",
         figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": count},
         remedy="look at what differs between right and wrong candidates, and put all through the same steps; and see "
         "whether the truth decides which images are accepted",

@@ -26,7 +26,7 @@ from .criteria import Family, NotRun, Trial
 from .leaks import FEWEST, targets, varying_words
 from .report import CASES, Case, Outcome
 from .samples import RELATIONS, Row
-from .statistics import FOLDS, bound_above, classifiers, detectable, folds_of, item_classifiers, near
+from .statistics import FOLDS, bound_above, classifiers, detectable, folds_of, item_classifiers, near, worth
 
 family = Family("relations")
 
@@ -123,7 +123,7 @@ def _measured(trial: Trial, group: str, *, oriented: bool) -> Outcome:
     lots = [(form, rows) for form, rows in by_form.items() if len(rows) >= FEWEST]
     if not lots:
         raise NotRun(f"{max(map(len, by_form.values()))} samples of one form are too few; raise --samples")
-    outcomes = [_told(rows, *best_guess(trial, rows, group, form), oriented=oriented) for form, rows in lots]
+    outcomes = [_told(trial, rows, *best_guess(trial, rows, group, form), oriented=oriented) for form, rows in lots]
     return max(outcomes, key=lambda outcome: outcome.figures["accuracy"] - outcome.figures["bound"])
 
 
@@ -137,8 +137,9 @@ def upright_marks(trial: Trial) -> Outcome:
     return _measured(trial, "marks", oriented=False)
 
 
-def _told(rows: Sequence[Row], guess: Guess, tries: int, *, oriented: bool) -> Outcome:
-    count, chance, accuracy = len(rows), guess.target.chance, float(guess.right.mean())
+def _told(trial: Trial, rows: Sequence[Row], guess: Guess, tries: int, *, oriented: bool) -> Outcome:
+    count = trial.count(rows, guess.right)
+    chance, accuracy = guess.target.chance, float(guess.right.mean())
     bound, least = (function(chance, count, tries=tries) for function in (bound_above, detectable))
     surest = [k for k in np.argsort(-guess.rule.margin, kind="stable").tolist() if guess.right[k]]
     name = guess.rule.name
@@ -150,7 +151,7 @@ def _told(rows: Sequence[Row], guess: Guess, tries: int, *, oriented: bool) -> O
     return Outcome(
         accuracy <= bound,
         f"{accuracy:.3f} of {guess.target.name}, by {name}",
-        f"{bound:.3f} (chance {chance:.3f}, {count} samples, {tries} rules; finds {least:.3f} in 95%)",
+        f"{bound:.3f} (chance {chance:.3f}, {worth(count, len(rows))}, {tries} rules; finds {least:.3f} in 95%)",
         figures={"accuracy": accuracy, "bound": bound, "chance": chance, "samples": count},
         remedy="make the wrong candidates so that the rule takes them as often as the right one; a rule that is the "
         "puzzle itself is declared in known_failures, with this figure",

@@ -36,7 +36,6 @@ from .features import Features, measure
 from .markers import find_markers
 
 POOL_SIZE = 64
-POOL_SCENES = 24  # each has many frames
 POOL_PIXELS = 640
 POOL_QUALITY = 75
 
@@ -275,11 +274,11 @@ def digest(sample: Sample, prompt: str = "") -> bytes:
 
 @lru_cache(maxsize=8)
 def pool_ids(source: str, seed: int, *, scenes: bool = False) -> tuple[str, ...]:
-    """The ids of up to ``POOL_SIZE`` random images of the source, or of up to ``POOL_SCENES`` scenes or clips."""
+    """The ids of up to ``POOL_SIZE`` random images of the source, or of so many scenes or clips."""
     opened = open_source(source)
     images: ImageSource | FrameSource = frames_of(opened) if scenes else opened
     rng = generator(seed, stream="check/pool", index=0)
-    count = min(POOL_SCENES if scenes else POOL_SIZE, len(images))
+    count = min(POOL_SIZE, len(images))
     places = (
         rng.choice(len(images), size=count, replace=False)
         if len(images) <= 10**6

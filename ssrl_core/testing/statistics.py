@@ -45,6 +45,24 @@ def detectable(chance: float, count: int, *, tries: int = 1) -> float:
     return share
 
 
+def independent(right: np.ndarray, groups: Sequence[str]) -> int:
+    """How many independent guesses tell as much as these, of which those of a group may be right or wrong together.
+
+    Args:
+        right: bool, n, whether guesses are right.
+        groups: n names of groups.
+    """
+    off = right - right.mean()
+    alone = float(off @ off)
+    together = float((np.bincount(np.unique(groups, return_inverse=True)[1], off) ** 2).sum())
+    return len(right) if together <= alone else int(len(right) * alone / together)
+
+
+def worth(count: int, samples: int) -> str:
+    """The number of samples in words, and that of independent ones if these are fewer."""
+    return f"{samples} samples" + (f", worth {count}" if count < samples else "")
+
+
 def uniform_p(values: Sequence[str], space: Sequence[str]) -> float:
     """The p-value of a chi-square test of the values against uniform draws from the space, which may have repeats."""
     from scipy.stats import chisquare
