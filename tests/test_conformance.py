@@ -25,7 +25,7 @@ from ssrl_core.testing.evidence import write_failures
 from ssrl_core.testing.project import faults_of, relative_pictures
 from ssrl_core.testing.report import Outcome
 from ssrl_core.testing.samples import Plan, make, orient, pool_ids, pool_image
-from ssrl_core.testing.statistics import bound_above, classifiers, detectable, uniform_p
+from ssrl_core.testing.statistics import bound_above, classifiers, detectable, independent, uniform_p
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _spec = importlib.util.spec_from_file_location("faults_to_plant", FIXTURES / "ssrl_plugin_faults.py")
@@ -357,6 +357,18 @@ def test_the_bound_holds_for_chance_and_its_power_is_as_stated(chance):
     bound, found = bound_above(chance, 400), detectable(chance, 400)
     assert (rng.binomial(400, chance, 20_000) / 400 > bound).mean() < 3e-4
     assert (rng.binomial(400, found, 5_000) / 400 > bound).mean() > 0.9
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_samples_of_a_scene_that_are_right_or_wrong_together_count_as_one(together):
+    rng, scenes = np.random.default_rng(0), np.arange(800) % 80
+    exceeded, worth = 0, []
+    for _ in range(300):
+        right = (rng.random(80) < 0.5)[scenes] if together else rng.random(800) < 0.5
+        worth.append(independent(right, [str(scene) for scene in scenes]))
+        exceeded += right.mean() > bound_above(0.5, worth[-1])
+    assert not exceeded
+    assert (max(worth) <= 80) if together else (np.median(worth) == 800 and min(worth) > 500)
 
 
 def test_classifiers_cannot_recognise_an_image():

@@ -87,7 +87,7 @@ def ssrl_task_info() -> TaskInfo:
         answers = permutations(count)
         levels[name] = Level(f"{count} frames, {spacing:g} s apart", 1 / len(answers), answers)
     return TaskInfo(
-        version="1",
+        version="2",
         summary="put shuffled frames of a clip in order",
         levels=levels,
         options=OrderedFramesOptions,

@@ -156,7 +156,7 @@ HARD = {
     "one frame": (clip([0]), {"clip too short"}),
     "slow": (pan(count=60, fps=1), {"too few frames a second"}),
     "still": (clip([0] * 60), {"frames hardly differ"}),
-    "hardly moving": (clip([k // 8 for k in range(60)]), {"frames hardly differ"}),
+    "hardly moving": (pan(step=1), {"frames hardly differ"}),
     "there and back": (
         clip([*range(0, 48, 6), *range(48, 0, -6)]),
         {"another order is as smooth", "frames hardly differ", "the camera comes back"},
@@ -171,6 +171,12 @@ def test_a_clip_without_one_order_is_rejected(name: str) -> None:
     level, options = ("2", {"spacing": 0.1 if name == "a cut" else 0.3})
     found = reason_of(source, level, **options)
     assert found <= reasons
+
+
+def test_frames_that_differ_as_little_as_those_of_usual_videos_are_used() -> None:
+    """By 4 grey levels; in 0.4 s, half of the frames of three real videos differ by less than 5, 6 and 20."""
+    for level in ("1", "4"):
+        assert generate(pan(step=2), level, 0).truth
 
 
 def test_what_a_source_refuses_in_one_place_is_tried_in_another() -> None:
@@ -321,7 +327,7 @@ def by_brightness(sample: Sample) -> str:
 
 
 def test_what_one_number_of_each_frame_tells_stays_below_what_the_readme_states(moving: str) -> None:
-    for level, most in (("1", (1.0, 0.55, 0.7)), ("4", (0.97, 0.25, 0.5))):
+    for level, most in (("1", (1.0, 0.55, 0.7)), ("4", (0.97, 0.25, 0.7))):
         samples = samples_of(moving, level, 60)
         attacks = (by_first, by_file_size, by_brightness)
         found = [np.mean([attack(sample) == sample.truth for sample in samples]) for attack in attacks]
