@@ -7,7 +7,6 @@ show the drawn truth, one near a drawn size is taken. All conditions are the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import cv2
@@ -39,13 +38,19 @@ behind the camera as it was at the first view, and give one of these answers: {c
 }
 MOVED, TURNED = "In which direction did the camera move?", "In which direction did the camera turn?"
 
-Answer = tuple[tuple[int, int] | None, tuple[int, int] | None]
-"""Axis of the camera (0 right, 1 down, 2 forward) and sign of a move, and of a turn about it; None for none of them."""
-SIDES = ("left", "right")
+
+class Answer(NamedTuple):
+    """A direction: an axis of the camera (0 right, 1 down, 2 forward), along which it moves or about which it turns."""
+
+    axis: int
+    sign: int
+    turns: bool = False
+
+
 AXES = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1), "forward": (2, 1), "backward": (2, -1)}
-MOVES: dict[str, Answer] = {name: (part, None) for name, part in AXES.items()}
-TURNS: dict[str, Answer]
-TURNS = {"left": (None, (1, -1)), "right": (None, (1, 1)), "up": (None, (0, 1)), "down": (None, (0, -1))}
+MOVES = {name: Answer(axis, sign) for name, (axis, sign) in AXES.items()}
+ABOUT = {"left": (1, -1), "right": (1, 1), "up": (0, 1), "down": (0, -1)}
+TURNS = {name: Answer(axis, sign, turns=True) for name, (axis, sign) in ABOUT.items()}
 
 
 class Rule(NamedTuple):
@@ -59,19 +64,18 @@ class Rule(NamedTuple):
 
 
 _EITHER = {f"{verb} {name}": v for verb, of in (("moved", MOVES), ("turned", TURNS)) for name, v in of.items()}
-_PAIRS = product((*SIDES, "forward", "backward"), SIDES)
-_BOTH = {f"moved {move}, turned {turn}": (MOVES[move][0], TURNS[turn][1]) for move, turn in _PAIRS}
 RULES = {
-    "1": Rule("moved left or right, by 0.2 to 1 m", MOVED, {name: MOVES[name] for name in SIDES}, (0.2, 1)),
+    "1": Rule("moved left or right, by 0.2 to 1 m", MOVED, {name: MOVES[name] for name in ("left", "right")}, (0.2, 1)),
     "2": Rule("turned in one of four directions, by 8 to 30 degrees", TURNED, TURNS),
     "3": Rule("moved in one of six directions, by 0.15 to 1 m", MOVED, MOVES),
     "4": Rule("moved or turned in one of these directions", "Did the camera move or turn, and where?", _EITHER),
-    "5": Rule("moved and turned", "The camera moved and turned. In which directions?", _BOTH, (0.1, 1), (5, 30)),
 }
 
 CLEAR = 2  # the part that is asked about is at least so many times every other part
 OVERLAP = 0.3  # least share of either view that the other one shows
 SHOWS = 1.3  # the views differ at least so many times as much unmoved as laid over each other by their poses
+ROOM = "a camera moves to where there is room, and that shows in the first picture"
+TOLD = {"leaks.sharpness": 0.61, "relations.detail": 0.69, "relations.continuity": 0.63}  # chance 0.5
 _ANCHORS, _TRIES, _USUAL = 64, 6, 2.0  # frames that may be in a pair, pairs looked at, metres before one is read
 
 
@@ -88,7 +92,8 @@ def ssrl_task_info() -> TaskInfo:
         levels={name: Level(r.summary, 1 / len(r.answers), tuple(r.answers)) for name, r in RULES.items()},
         needs_depth=True,
         options=CameraMotionOptions,
-        known_failures={f"solvable.seen@{k}": "matched features, without depth, solve 0.88, 0.78, 0.78" for k in "345"},
+        known_failures={f"{criterion}@1": f"{ROOM}; {share}" for criterion, share in TOLD.items()}
+        | {f"solvable.seen@{level}": "matched features, without depth, solve 0.88, 0.75" for level in "34"},
         takes="views",
         needs_pose=True,
     )
@@ -137,16 +142,13 @@ class Motion(NamedTuple):
         """Whether motions have an answer, at the distance of what a view shows."""
         metres, degrees = (np.linalg.norm(vectors, axis=-1) for vectors in (self.moved, self.turned))
         shift = np.degrees(metres / (_USUAL if view is None else np.median(_points(view)[:, 2])))  # in the picture
-        fits = np.ones(metres.shape, bool)
-        for part, parts, length, (low, high), other in (
-            (answer[0], (self.moved, self.there), metres, rule.metres, degrees <= shift / CLEAR),
-            (answer[1], (self.turned,), degrees, rule.degrees, shift <= degrees / CLEAR),
-        ):
-            if part is not None:
-                axis, sign = part
-                for v in parts:
-                    fits &= sign * v[..., axis] >= CLEAR * np.abs(np.delete(v, axis, axis=-1)).max(axis=-1)
-                fits &= (low <= length) & (length <= high) & (other | (None not in answer))
+        parts, length, (low, high), other = (self.moved, self.there), metres, rule.metres, degrees <= shift / CLEAR
+        if answer.turns:
+            parts, length, (low, high), other = (self.turned,), degrees, rule.degrees, shift <= degrees / CLEAR
+        fits: np.ndarray = (low <= length) & (length <= high) & other
+        for v in parts:
+            others = np.abs(np.delete(v, answer.axis, axis=-1)).max(axis=-1)
+            fits &= answer.sign * v[..., answer.axis] >= CLEAR * others
         return fits
 
 
@@ -163,7 +165,7 @@ def _candidates(
     i, j = np.broadcast_arrays(anchors[:, None], known)
     orders = (i, j, Motion(here, there, turned)), (j, i, Motion(-there, -here, -turned))
     which, *at = np.nonzero([motion.shows(rule, answer) for _, _, motion in orders])
-    (low, high), vectors = (rule.metres, here) if answer[0] else (rule.degrees, turned)
+    (low, high), vectors = (rule.degrees, turned) if answer.turns else (rule.metres, here)
     lengths = np.linalg.norm(vectors[tuple(at)], axis=-1)
     off = np.abs(np.log(lengths / low) - size * np.log(high / low)) + rng.exponential(0.1, len(lengths))
     for k in np.argsort(off, kind="stable")[:_TRIES]:
