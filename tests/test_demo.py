@@ -71,8 +71,8 @@ def write_run(write_mix, tmp_path):
 @pytest.mark.parametrize(
     ("accuracies", "answer", "alone"),
     [
-        ((0.0, 0.2, 0.4), "Yes: after training the model is right in 0.40 of 200", "a significant gain (p = "),
-        ((0.0, 0.3, 0.3), "Yes: after training the model is right in 0.30 of 200", "not significant by itself (p = "),
+        ((0.0, 0.2, 0.4), "Yes: after training the model is right in 0.40 of", "a significant gain (p = 3.7e-05"),
+        ((0.0, 0.3, 0.3), "Yes: after training the model is right in 0.30 of", "by itself (p = 1, and 1 corrected"),
         ((0.0, 0.125, 0.125), "Not shown: after training the model is right in 0.12 of", "not significant by itself"),
         ((0.0, 0.5, 0.125), "Not shown: after training the model is right in 0.12 of", "a significant loss (p = "),
     ],

@@ -113,7 +113,8 @@ def learned(found: Found) -> list[str]:
         f"{after.acc:.2f} of {after.n} held-out samples of {after.task}, [{after.low:.2f}, {after.high:.2f}]; "
         f"chance is {after.chance:.2f}.",
         f"Before the cold start this was {first[0]:.2f}, after it {first[1]:.2f}. GRPO alone: {change.difference:+.3f} "
-        f"[{change.low:+.3f}, {change.high:+.3f}], {verdicts[change.verdict]} (p = {change.adjusted:.2g}).",
+        f"[{change.low:+.3f}, {change.high:+.3f}], {verdicts[change.verdict]} "
+        f"(p = {change.p:.2g}, and {change.adjusted:.2g} corrected for all rows).",
         f"The other tasks have {min(row.n for row in others)} to {max(row.n for row in others)} samples each: "
         f"{', '.join(above) or 'none'} is above chance beyond doubt.",
     ]
