@@ -131,8 +131,8 @@ def test_grpo_with_vllm_rollouts_keeps_the_weights_in_step(folder: Path) -> None
     assert list(gaps) == list(range(1, BROKEN)), log[-4000:]
     assert all(record["data"]["actor/grad_norm"] > 0 for record in records[1:])
     assert "Error in _run_prompt" not in log
-    assert gaps.pop(STALE + 1) > 1e-2
-    assert max(gaps.values()) < 1e-2
+    assert gaps.pop(STALE + 1) > 4e-3  # 2e-2
+    assert max(gaps.values()) < 4e-3  # 6e-4
 
     assert result.returncode == 1
     assert "a planted fault" in result.stderr
@@ -141,11 +141,9 @@ def test_grpo_with_vllm_rollouts_keeps_the_weights_in_step(folder: Path) -> None
     assert not [process for process in psutil.process_iter() if variable(process, RUN) == name]
     limits = config["actor_rollout_ref"]["rollout"]["engine_kwargs"]["vllm"]["limit_mm_per_prompt"]
     assert limits["video"] == 0 and limits["image"]["count"] == 2 * 7  # twice what the mix has; vLLM refuses more
-    longest = [record["data"]["prompt_length/max"] for record in records]
-    memory = max(record["data"]["perf/cpu_memory_used_gb"] for record in records)
-    print(f"prompts of {longest} tokens at most, {memory:.1f} GB of the machine's memory")
-    assert 400 < max(longest) < config["data"]["max_prompt_length"]
-    assert not any(record["data"]["prompt_length/clip_ratio"] for record in records)
+    longest = max(record["data"]["prompt_length/max"] for record in records)
+    print(f"prompts have up to {longest:.0f} tokens")
+    assert 7 * 12 < longest < config["data"]["max_prompt_length"]  # 12 tokens for each of seven images
 
 
 def config_name(run: Path) -> str:
