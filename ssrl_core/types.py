@@ -121,8 +121,10 @@ class SourceFrames:
 class ImageSource(Protocol):
     """A collection of unlabelled images, by position and by id. Thread-safe; an id always gives the same image.
 
-    Two methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth. ``digest()`` returns a
-    text that changes when an image changes; without it, resumed work cannot notice changed pixels.
+    Three methods are optional. ``load_rgb(image_id)`` loads an image without reading its depth.
+    ``load_reduced(image_id, depth=..., least=(longer, shorter))`` may load fewer pixels, as long as the longer and the
+    shorter side keep these lengths. ``digest()`` returns a text that changes when an image changes; without it, resumed
+    work cannot notice changed pixels.
 
     A source whose images are frames of scenes or clips has an attribute ``frames``, a FrameSource. If it has nothing
     else, ``len`` of the source is 0.
@@ -181,7 +183,7 @@ class Sample:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-READING = 2
+READING = 3
 """Changes whenever the core would give a task other pixels for the same recipe. A recipe without it has version 1."""
 
 

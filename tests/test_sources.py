@@ -12,6 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -19,7 +20,7 @@ from ssrl_source_rooms import ssrl_open_source as open_synthetic
 
 from ssrl_core.errors import SourceError, SourceRejected
 from ssrl_core.seeding import stable_hash
-from ssrl_core.sources import Split, open_source, resolve_uri, to_working_size
+from ssrl_core.sources import Split, load_image, open_source, resolve_uri, to_working_size
 from ssrl_core.sources import images as imageio
 from ssrl_core.sources.folder import ssrl_open_source as open_folder
 from ssrl_core.sources.rgbd import ssrl_open_source as open_rgbd
@@ -295,7 +296,7 @@ def test_no_damage_to_a_file_raises_anything_but_a_rejection(tmp_path: Path) -> 
             path = tmp_path / f"a{suffix}"
             path.write_bytes(damaged.tobytes())
             try:
-                rgb = imageio.read_rgb(path.read_bytes())
+                rgb, _ = imageio.read_rgb(path.read_bytes())
                 assert rgb.ndim == 3 and rgb.dtype == np.uint8
             except SourceRejected as rejected:
                 assert rejected.reason in ("unreadable image", "image too large")
@@ -317,6 +318,49 @@ def test_a_jpeg_is_decoded_at_its_full_size_and_turned_upright(tmp_path: Path, o
     rgb = load_one(tmp_path).rgb
     assert rgb.shape == ((1600, 900, 3) if orientation > 4 else (900, 1600, 3))
     assert np.array_equal(rgb, np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg"))))
+
+
+@pytest.mark.parametrize("fault", [b"", b"trailer"], ids=["whole", "decoded by Pillow"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_decoded_at_the_smallest_size_with_two_pixels_for_each_that_is_needed(
+    tmp_path: Path, orientation: int, fault: bytes
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture(1602, 901), exif=exif) + fault)
+    stored = np.asarray(Image.open(tmp_path / "a.jpg"))
+    source = open_source(f"folder:{tmp_path}")
+    for size, divisor in ((369, 1), (368, 2), (185, 2), (184, 4), (93, 4), (92, 8)):
+        rgb = load_image(source, "a.jpg", depth=False, size=size).rgb
+        height, width = 901 // divisor, 1602 // divisor
+        whole = stored[: height * divisor, : width * divisor]
+        small = Image.fromarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+        small.getexif()[0x0112] = orientation
+        upright = np.asarray(ImageOps.exif_transpose(small)).astype(int)
+        assert rgb.shape == upright.shape and np.abs(rgb - upright).mean() < 1, (size, divisor)
+
+
+def test_decoding_at_a_smaller_size_rejects_no_image_as_too_small(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture(1280, 80)))
+    image = load_image(open_source(f"folder:{tmp_path}"), "a.jpg", depth=False, size=128)
+    assert image.rgb.shape == (80, 1280, 3)
+
+
+@pytest.mark.parametrize("shape", [(1283, 961), (320, 240)], ids=["depth as large", "smaller depth"])
+def test_colour_depth_and_camera_of_a_divided_jpeg_agree(tmp_path: Path, shape: tuple[int, int]) -> None:
+    rgb, depth = picture(1283, 961) // 2, np.full((961, 1283), 3000, np.uint16)
+    rgb[400:440, 800:840], depth[400:440, 800:840] = (255, 255, 255), 1000
+    (tmp_path / "a.color.jpg").write_bytes(jpeg(rgb))
+    depth = cv2.resize(depth, shape, interpolation=cv2.INTER_NEAREST_EXACT)
+    Image.fromarray(depth).save(tmp_path / "a.depth.png")
+    source = open_source(f"rgbd:{tmp_path}?intrinsics=1000,1000,641,480")
+    whole, small = source.load("a"), load_image(source, "a", depth=True, size=140)
+    assert small.rgb.shape[:2] == small.depth.shape == (240, 320)
+    for image in (whole, small):
+        k = image.intrinsics
+        for y, x in (np.argwhere(image.depth < 2).mean(axis=0), np.argwhere(image.rgb.min(axis=2) > 250).mean(axis=0)):
+            ray = (x - k.cx) / k.fx, (y - k.cy) / k.fy
+            assert np.allclose(ray, ((819.5 - 641) / 1000, (419.5 - 480) / 1000), atol=2e-3)
 
 
 def test_a_jpeg_with_a_fault_is_decoded_as_pillow_does(tmp_path: Path) -> None:
@@ -655,7 +699,7 @@ def test_resizing_keeps_image_depth_and_intrinsics_consistent(size: int) -> None
         u, v = int(rng.integers(150, 450)), int(rng.integers(120, 350))
         point = np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0]) * 2.5
         rgb = np.zeros((480, 640, 3), np.uint8)
-        rgb[v - 2 : v + 3, u - 2 : u + 3] = 255
+        rgb[v - 5 : v + 6, u - 5 : u + 6] = 255
         depth = np.tile(np.arange(640, dtype=np.float32) + 1, (480, 1))
         small = to_working_size(SourceImage("a", rgb, depth, camera), size, rng=rng)
         assert max(small.rgb.shape[:2]) == size and small.depth.shape == small.rgb.shape[:2]

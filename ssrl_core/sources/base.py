@@ -143,22 +143,29 @@ class FileSource(Collection):
         Raises:
             SourceRejected: a file is missing or damaged, or depth does not fit the image.
         """
-        return self._decode(image_id, self.read(image_id, depth=self.has_depth))
+        return self.load_reduced(image_id, depth=self.has_depth)
 
     def load_rgb(self, image_id: str) -> SourceImage:
         """As ``load``, but without depth: its file is not read."""
-        return self._decode(image_id, self.read(image_id, depth=False))
+        return self.load_reduced(image_id, depth=False)
 
-    def _decode(self, image_id: str, files: Files) -> SourceImage:
+    def load_reduced(self, image_id: str, *, depth: bool, least: tuple[int, int] | None = None) -> SourceImage:
+        """One image with or without depth, at the smallest size that a decoder gives cheaply; see ``read_rgb``.
+
+        Raises:
+            SourceRejected: as for ``load``.
+        """
+        files = self.read(image_id, depth=depth and self.has_depth)
         # Depth and intrinsics belong to the pixels as stored, whatever the EXIF orientation.
         stored = self.has_depth or files.intrinsics is not None
-        rgb = read_rgb(files.color, upright=not stored)
+        rgb, factor = read_rgb(files.color, upright=not stored, least=least)
         height, width = rgb.shape[:2]
-        depth = None
+        metres = None
         if files.depth is not None:
-            depth = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height))
-        image = SourceImage(id=image_id, rgb=rgb, depth=depth, intrinsics=files.intrinsics)
-        if (first := (self.store, depth is None)) not in _seen:
+            metres = read_depth(files.depth, mask=files.mask, scale=files.scale, size=(width, height), factor=factor)
+        camera = files.intrinsics and files.intrinsics.scaled(1 / factor, 1 / factor)
+        image = SourceImage(id=image_id, rgb=rgb, depth=metres, intrinsics=camera)
+        if (first := (self.store, metres is None)) not in _seen:
             _seen.add(first)
             for doubt in doubts(image):
                 logger.warning("image %r of %s: %s. Later images are not looked at", image_id, self.store, doubt)

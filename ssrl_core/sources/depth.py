@@ -32,7 +32,7 @@ _SATURATED = 65535  # several cameras write the largest value if they measured n
 
 
 def read_depth(
-    depth: bytes | np.ndarray, *, mask: bytes | None, scale: float | None, size: tuple[int, int]
+    depth: bytes | np.ndarray, *, mask: bytes | None, scale: float | None, size: tuple[int, int], factor: int = 1
 ) -> np.ndarray:
     """Depth as float32, H x W, in metres, with NaN for invalid pixels.
 
@@ -43,6 +43,7 @@ def read_depth(
         mask: content of a file of the depth's size with 0 where depth is invalid.
         scale: metres per unit; None for 0.001 of whole numbers and 1 of floats.
         size: width and height of the colour image, in pixels.
+        factor: by which the sides of the colour image were divided, see ``images.read_rgb``.
 
     Raises:
         SourceRejected: depth or mask is damaged or does not fit, or no depth is valid.
@@ -54,18 +55,18 @@ def read_depth(
     (width, height), whole = size, raw.shape
     if abs(whole[1] * height / (whole[0] * width) - 1) > _ASPECT_TOLERANCE and whole != (height, width):
         raise SourceRejected("depth and colour differ in shape")
-    metres = _metres(_nearest(raw, size), scale)
+    metres = _metres(_nearest(raw, size, factor), scale)
     if valid is not None:
-        metres[~_nearest(valid, size)] = np.nan
+        metres[~_nearest(valid, size, factor)] = np.nan
     if np.isnan(metres).all():
         raise SourceRejected("no valid depth")
     return metres
 
 
-def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _nearest(values: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
     """The values nearest to the centres of pixels of another size, before they are converted: that takes less time."""
-    if values.shape == size[::-1]:
-        return values
+    if tuple(side // factor for side in values.shape) == size[::-1]:
+        return values[factor // 2 :: factor, factor // 2 :: factor][: size[1], : size[0]]
     rows, columns = (
         cv2.resize(np.arange(old, dtype=np.float32)[:, None], (1, new), interpolation=cv2.INTER_NEAREST_EXACT)
         for old, new in zip(values.shape, size[::-1], strict=True)

@@ -88,7 +88,7 @@ class FolderClips(Collection):
             raise SourceRejected("file missing")
 
         def read(positions: Sequence[int]) -> list[SourceImage]:
-            found = {k: SourceImage(f"{image_id}#{k}", read_rgb(self.store.read(names[k]))) for k in positions}
+            found = {k: SourceImage(f"{image_id}#{k}", read_rgb(self.store.read(names[k]))[0]) for k in positions}
             refuse_unlike(list(found.values()))
             before: tuple[int, np.ndarray] | None = None
             for k in sorted(found):

@@ -115,7 +115,8 @@ class RowsSource(DatasetSource):
         cells = self.cells(path, int(number), [name for name in self.columns(names) if name in names])
         question, answer, images = (_cell(cells, name) for name in self._three(names))
         pictures = images if isinstance(images, list) else [images]
-        arrays = [read_rgb(self._content(cell, "image")) for cell in pictures if cell is not None]
+        least = 2 * size, SMALLEST_SIDE
+        arrays = [read_rgb(self._content(cell, "image"), least=least)[0] for cell in pictures if cell is not None]
         if not arrays:
             raise SourceRejected("row without an image")
         for array in arrays:

@@ -73,7 +73,7 @@ def load_for(
         question: SourceImage = source.row(image_id, size=size)  # type: ignore[attr-defined]
         return question
     if info.takes == "image":
-        return to_working_size(load_image(source, image_id, depth=info.needs_depth), size, rng=rng)
+        return to_working_size(load_image(source, image_id, depth=info.needs_depth, size=size), size, rng=rng)
     scene = frames_of(source).load(image_id, depth=info.needs_depth)
     return with_frames(scene, lambda image: to_working_size(image, size, rng=deepcopy(rng)))
 

@@ -110,7 +110,9 @@ class Store:
             else:
                 with open(path, "rb") as file:
                     file.seek(start)
-                    content = file.read(most)
+                    # Python requests memory for all that might be read, which takes longer than reading a small file.
+                    left = os.fstat(file.fileno()).st_size - start
+                    content = file.read(most if left <= 0 else min(most, left))
         except (FileNotFoundError, NotADirectoryError) as err:
             hint = ": its path has backslashes" if "\\" in relative else ""
             raise SourceRejected(f"file missing{hint}") from err

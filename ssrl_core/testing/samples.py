@@ -323,7 +323,7 @@ def pool_image(source: str, image_id: str, *, seed: int, depth: bool, shared: st
     path = Path(f"{shared}-{stable_hash(image_id):016x}.image")
     if shared and isinstance(known := load(path), SourceImage):
         return known
-    image = load_image(open_source(source), image_id, depth=depth)
+    image = load_image(open_source(source), image_id, depth=depth, size=POOL_PIXELS)
     if max(image.rgb.shape[:2]) > POOL_PIXELS:
         image = to_working_size(image, POOL_PIXELS, rng=generator(seed, stream=f"check/{image_id}", index=0))
     if shared:
