@@ -128,10 +128,10 @@ def solve(source: SourceImage, sample: Sample) -> set[str]:
 
 
 GOLDEN = {  # level -> truth, digest of the pixels
-    "1": ("D", "18be8096681b033c"),
-    "2": ("D", "2673a6c0ba47badf"),
-    "3": ("D", "326c9f025d9b02de"),
-    "paper": ("D", "e2e319d8529c2a11"),
+    "1": ("D", "8d5fdca1bd330cdb"),
+    "2": ("D", "65eaea59617f367b"),
+    "3": ("D", "64acb4e93fb6ad82"),
+    "paper": ("D", "041211243224d50d"),
 }
 
 
