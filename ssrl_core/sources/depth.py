@@ -55,18 +55,25 @@ def read_depth(
     (width, height), whole = size, raw.shape
     if abs(whole[1] * height / (whole[0] * width) - 1) > _ASPECT_TOLERANCE and whole != (height, width):
         raise SourceRejected("depth and colour differ in shape")
-    metres = _metres(_nearest(raw, size, factor), scale)
+    if raw.size > width * height:  # convert no more values than there are
+        raw, valid = _nearest(raw, size, factor), None if valid is None else _nearest(valid, size, factor)
+    metres = _metres(raw, scale)
     if valid is not None:
-        metres[~_nearest(valid, size, factor)] = np.nan
+        metres[~valid] = np.nan
+    metres = _nearest(metres, size, factor)
     if np.isnan(metres).all():
         raise SourceRejected("no valid depth")
     return metres
 
 
 def _nearest(values: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
-    """The values nearest to the centres of pixels of another size, before they are converted: that takes less time."""
+    """The values nearest to the centres of pixels of another size; ``factor`` as for ``read_depth``."""
+    if values.shape == size[::-1]:
+        return values
     if tuple(side // factor for side in values.shape) == size[::-1]:
         return values[factor // 2 :: factor, factor // 2 :: factor][: size[1], : size[0]]
+    if values.dtype == np.float32:
+        return cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
     rows, columns = (
         cv2.resize(np.arange(old, dtype=np.float32)[:, None], (1, new), interpolation=cv2.INTER_NEAREST_EXACT)
         for old, new in zip(values.shape, size[::-1], strict=True)

@@ -89,15 +89,20 @@ def in_turns(benchmark: Any) -> Callable[..., tuple[float, float]]:
 
 @pytest.fixture(scope="session")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``color/*.jpg``, 640 x 480 pixels, and ``depth/*.png``, uint16 in millimetres."""
+    """A folder with ``color/*.jpg``, 640 x 480 pixels, and ``depth/*.png``, uint16 in millimetres; and, if the real
+    frames are there, ``pose/*.txt`` and ``camera.txt``."""
     folder = tmp_path_factory.mktemp("frames")
     for name in ("color", "depth"):
         (folder / name).mkdir()
     if FRAMES.is_dir():
+        (folder / "pose").mkdir()
+        (folder / "camera.txt").symlink_to((FRAMES / "camera-intrinsics.txt").resolve())
         for number, path in enumerate(sorted(FRAMES.glob("*.color.jpg"))):
             (folder / "color" / f"{number}.jpg").symlink_to(path.resolve())
             depth = path.with_name(path.name.replace(".color.jpg", ".depth.png"))
             (folder / "depth" / f"{number}.png").symlink_to(depth.resolve())
+            pose = path.with_name(path.name.replace(".color.jpg", ".pose.txt"))
+            (folder / "pose" / f"{number}.txt").symlink_to(pose.resolve())
         return folder
     from ssrl_core.sources import open_source
 

@@ -13,6 +13,7 @@ import cv2
 import fpng
 import numpy as np
 import pytest
+import simplejpeg
 import yaml
 from PIL import Image
 
@@ -27,6 +28,7 @@ from ssrl_core.types import SourceImage
 
 RGB = ("shuffled_patches", "flipped_patch", "cropped_patch", "rotated_view")
 DEPTH = ("depth_ordering", "relative_position")
+POSES = ("camera_motion", "matched_point", "same_place")
 LEVELS = ("1", "paper")
 SAMPLES = 12
 MANY = 100  # enough samples for a typical share of rejected images
@@ -72,6 +74,83 @@ def test_from_files_to_encoded_images(in_turns: Any, table: Any, frames: Path, t
     cpu, least = in_turns(make, floor)
     goal = 2.0 if task in DEPTH else 1.5
     table(f"{task} {level}: files to PNG", cpu / MANY, "ms", least / MANY, most=goal)
+
+
+@pytest.fixture(scope="module")
+def photographs(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of 4000 x 3000 pixels with depth of 640 x 480 pixels."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(12):
+        large = cv2.resize(cv2.imread(str(frames / "color" / f"{number}.jpg")), (4000, 3000))
+        noise = generator(0, stream="detail", index=number).normal(0, 2, size=(3000, 4000, 1))
+        pixels = np.clip(large + noise, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number}.color.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        (folder / f"{number}.depth.png").symlink_to((frames / "depth" / f"{number}.png").resolve())
+    return folder
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("task", RGB + DEPTH)
+def test_large_photographs(in_turns: Any, table: Any, photographs: Path, tmp_path: Path, task: str, level: str):
+    """Also against decoding the photographs at the smallest size that has the working size: a quarter."""
+    text = {
+        "source": f"rgbd:{photographs}",
+        "size": 640,
+        "samples": 8,
+        "heldout": {"fraction": 0.2},
+        "tasks": {task: {"level": level}},
+    }
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump(text))
+    mix = load_mix(tmp_path / "mix.yaml")
+    contents = [path.read_bytes() for path in sorted(photographs.glob("*.jpg"))]
+
+    def make() -> None:
+        for index in range(8):
+            _ = mix[index]
+
+    def floor() -> None:
+        for index in range(8):
+            simplejpeg.decode_jpeg(contents[index], min_width=640, min_height=480)
+
+    cpu, least = in_turns(make, floor)
+    table(f"{task} {level}: photograph of 4000 x 3000", cpu / 8, "ms", most=60 if task in DEPTH else 30)
+    table(f"{task} {level}: the same, to decoding at 1000 x 750", cpu / 8, "ms", least / 8)
+
+
+@pytest.mark.parametrize("task", POSES)
+def test_views_from_files(in_turns: Any, table: Any, frames: Path, task: str):
+    """Level 1 on a recording with poses, against decoding the frames that were read for the samples."""
+    if not (frames / "pose").is_dir():
+        pytest.skip("the frames with poses are not there")
+    plugin, scenes, count = load_task(task, wrappers=()), open_source(f"rgbd:{frames}?intrinsics=camera.txt").frames, 12
+    read: list[tuple[Path, Callable[[bytes], Any]]] = []
+    made: list[int] = []
+
+    def make() -> None:
+        read.clear()
+        made.clear()
+        for index in range(count):
+            source = with_frames(
+                scenes.load(scenes.image_id(0), depth=plugin.info.needs_depth),
+                lambda image: to_working_size(image, 640, rng=np.random.default_rng(0)),
+            )
+            rng = generator(0, stream="bench", index=index)
+            try:
+                plugin.generate_sample(source, rng=rng, level="1", options=plugin.options_model())
+                made.append(index)
+            except SourceRejected:
+                pass
+            for image in source.read.known.values():
+                files = [f"color/{image.id}.jpg", f"depth/{image.id}.png"][: 1 + plugin.info.needs_depth]
+                read.extend((frames / name, faster_decoder(frames / name)) for name in files)
+
+    def floor() -> None:
+        for path, decode in read:
+            assert decode(path.read_bytes()) is not None
+
+    make()
+    cpu, least = in_turns(make, floor)
+    table(f"{task} 1: {len(read) / count:.1f} files", cpu / len(made), "ms", least / len(made), most=2.5)
 
 
 @pytest.mark.parametrize("gop", [12, 250])
