@@ -147,7 +147,7 @@ def inside(seen: Projection, view: SourceImage, *, margin: float) -> np.ndarray:
 
 def both(source: SourceFrames, i: int, j: int) -> tuple[float, float]:
     """The shares of two views that the other one shows too."""
-    one, two = source.read([i, j])
+    (one,), (two,) = source.read([i]), source.read([j])  # together, the one that is known would be read again
     pose = relative_pose(source.poses, i, j)  # type: ignore[arg-type]
     there = overlap(one.depth, one.intrinsics, pose, two.depth, two.intrinsics)  # type: ignore[arg-type]
     return there, overlap(two.depth, two.intrinsics, inverse(pose), one.depth, one.intrinsics)  # type: ignore[arg-type]
