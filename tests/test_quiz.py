@@ -191,7 +191,7 @@ def test_the_file_has_shares_right_with_intervals_and_what_the_samples_depend_on
         "| all | all | 8 | 50% | 22% to 78% | 14.7% | 1 |",
     ]
     assert re.search(
-        r"- `cropped_patch` version 3 \(ssrl-plugin-cropped-patch .*\), source `synthetic:.*`, size 112, seed 3, "
+        r"- `cropped_patch` version \d+ \(ssrl-plugin-cropped-patch .*\), source `synthetic:.*`, size 112, seed 3, "
         r'split train, options `{"prompt": "plain 2"}`',
         lines[8],
     )
