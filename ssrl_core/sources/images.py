@@ -12,7 +12,6 @@ import math
 import re
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -168,13 +167,12 @@ def _to_rgb(image: Image.Image, content: bytes, factor: int, *, upright: bool) -
     if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
         width, height = (math.ceil(side / factor) for side in image.size)
         whole = np.s_[: image.height // factor, : image.width // factor]
-        with suppress(ValueError):
-            rgb: np.ndarray = simplejpeg.decode_jpeg(content, min_width=width, min_height=height)[whole]
-            return _TURNS[_orientation(image)](rgb) if upright else rgb
-        if factor > 1:
+        try:
+            rgb: np.ndarray = simplejpeg.decode_jpeg(content, min_width=width, min_height=height)
+        except ValueError:  # Pillow decides about damaged files
             image.draft(None, (width, height))
-            rgb = pixels(_as_stored(image))[whole]
-            return _TURNS[_orientation(image)](rgb) if upright else rgb
+            rgb = pixels(_as_stored(image))
+        return _TURNS[_orientation(image)](rgb[whole]) if upright else rgb[whole]
     image = _turned(image) if upright else _as_stored(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.repeat(_to_8_bits(np.array(image))[..., None], 3, axis=2)
