@@ -509,6 +509,31 @@ def test_damaged_and_missing_depth_is_rejected(tmp_path: Path, at: str) -> None:
         source.load("a")
 
 
+def test_depth_of_16_bits_is_decoded_as_pillow_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    smooth = cv2.GaussianBlur(rng.integers(1, 65535, size=(90, 121)).astype(np.uint16), (9, 9), 0)
+    for number, values in enumerate((smooth, rng.integers(65536, size=(48, 64)).astype(np.uint16), smooth.T)):
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, "png")
+        whole = file.getvalue()
+        assert np.array_equal(imageio.read_plane(whole), values) and imageio.read_plane(whole).dtype == np.uint16, (
+            number
+        )
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for place in rng.integers(8, len(whole), size=rng.integers(1, 4)):
+                damaged[place] = rng.integers(256)
+            try:
+                with Image.open(io.BytesIO(damaged)) as image:
+                    expected = np.asarray(image)
+            except Exception:
+                with pytest.raises(SourceRejected):
+                    imageio.read_plane(bytes(damaged))
+            else:
+                if image.mode == "I;16":
+                    assert np.array_equal(imageio.read_plane(bytes(damaged)), expected)
+
+
 class Trap:
     """Makes a folder when it is unpickled."""
 
