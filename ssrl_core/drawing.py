@@ -137,9 +137,12 @@ def cut_views(
         raise SourceRejected("no room for the pieces")
     corner_of = dict(zip(places, rng.permutation(corners), strict=True))  # shuffled: the first one drawn has more room
     pieces = []
+    known: dict[tuple[int, int, int], np.ndarray] = {}  # some differ only in how they are turned
     for view, shift, (margin,) in zip(views, shifts, margins, strict=True):
         (left, top), width = corner_of[view.place] + shift - margin, side + 2 * margin
-        piece = _resample(rgb[top : top + width, left : left + width], side)
+        if (window := (left, top, width)) not in known:
+            known[window] = _resample(rgb[top : top + width, left : left + width], side)
+        piece = known[window]
         if quarters := view.turns % 4:
             piece = cv2.rotate(piece, 3 - quarters)  # the code of OpenCV, which counts to the right
         pieces.append(cv2.flip(piece, 1) if view.mirrored else np.ascontiguousarray(piece))

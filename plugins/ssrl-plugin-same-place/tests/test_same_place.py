@@ -153,7 +153,7 @@ def test_all_pictures_have_the_same_mean_and_spread_in_each_channel() -> None:
 
 
 @pytest.mark.slow
-def test_likeness_of_colour_tells_less_since_pictures_are_evened_and_its_rank_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likeness_of_colour_tells_less_than_without_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     def shares_right() -> list[float]:
         return [most_alike([make(rooms(16), level, index)[0] for index in range(120)]) for level in LEVELS]
 
