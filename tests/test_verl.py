@@ -22,6 +22,7 @@ from ssrl_core import Sample
 from ssrl_core.cli import app
 from ssrl_core.errors import MixError, PluginFailed, RecipeError
 from ssrl_core.mix import load_mix
+from ssrl_core.models.loading import ModelError, load_processor
 from ssrl_core.models.tokens import token_ids
 from ssrl_core.reward import Key, compute_score
 from ssrl_core.sources import open_source
@@ -346,6 +347,18 @@ def test_what_would_fail_after_the_workers_have_started_is_refused(write_mix, tm
     assert config["actor_rollout_ref"]["actor"]["optim"]["lr"] == 1e-6  # which PyYAML would take for a text
     with pytest.raises(RecipeError, match=complaint):
         prepare("grpo", recipe, [mistake.replace("FOLDER", str(tmp_path))], device="cpu")
+
+
+def test_the_folder_of_a_checkpoint_names_the_model_in_it(write_mix, tmp_path):
+    write_mix(FIVE)
+    recipe = write_mix("mix: mix.yaml", "recipe.yaml")
+    model = tmp_path / "global_step_40" / "actor" / "huggingface"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    with pytest.raises(RecipeError, match=f"has no config.json. Did you mean {model}"):
+        prepare("grpo", recipe, [f"actor_rollout_ref.model.path={tmp_path}/global_step_40"], device="cpu")
+    with pytest.raises(ModelError, match=f"Did you mean {model}"):
+        load_processor(str(tmp_path / "global_step_40"))
 
 
 @pytest.mark.parametrize(("nodes", "refused"), [(4, False), (2, True)])

@@ -125,7 +125,7 @@ def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{file.parent}: this folder contains no model: it has no {file.name}") from None
+        raise ModelError(f"{file.parent}: {no_model(file.parent, file.name)}") from None
     except (ValueError, OSError) as err:
         raise ModelError(f"{file}: not readable as JSON ({err}). Download or copy it again") from err
 
@@ -189,3 +189,9 @@ def written(processor: Any, *, name: str = "", settings: Any = None) -> str:
         ) from err
     found = _WRITTEN.search(prompt)
     return found[0] if found else ""
+
+
+def no_model(folder: Path, file: str = "config.json") -> str:
+    """What to say of a folder that lacks a file of a model: checkpoints of verl have the model in a folder below."""
+    below = next((name for name in ("huggingface", "actor/huggingface") if (folder / name / file).is_file()), None)
+    return f"this folder contains no model: it has no {file}" + (f". Did you mean {folder / below}?" if below else "")

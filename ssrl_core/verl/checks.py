@@ -22,7 +22,7 @@ from ..form import COMPLETION, DIRECT, Thinking, extract_answer, opens_thinking
 from ..mix import Example, SplitName, few_images, load_mix
 from ..mix.file import read_mix
 from ..mix.schedule import stages
-from ..models.loading import ModelError, check_folder, load_processor, written
+from ..models.loading import ModelError, check_folder, load_processor, no_model, written
 from ..models.tokens import FAMILIES, estimate_tokens, family_of, token_ids
 from ..models.vllm import check_processor, check_vllm, media_limits
 from ..resume import ResumableFolder, plan_of_mix
@@ -190,7 +190,7 @@ def check_model(stage: Stage, config: Mapping[str, Any], *, elsewhere: bool = Fa
     path, key = Path(name), "model.path" if stage == "sft" else "actor_rollout_ref.model.path"
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise RecipeError(f"{key} = {name}: this folder contains no model: it has no config.json")
+            raise RecipeError(f"{key} = {name}: {no_model(path)}")
         check_processor(path, where=f"{key} = {name}", error=RecipeError)
     elif name.startswith("~"):  # only a warning, so that a dry run works with verl's default, which begins like this
         logger.warning("%s = %s: no such folder. If this is verl's default, set the path of your model", key, name)
