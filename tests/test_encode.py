@@ -36,3 +36,10 @@ def test_pillow_and_opencv_decode_a_png_to_the_pixels_of_the_sample(mode, size, 
 def test_an_image_too_large_for_the_encoder_is_an_error_that_names_its_size():
     with pytest.raises(ValueError, match=r"\(65536, 1\)"):
         encode(Image.new("RGB", (65536, 1)), jpeg=None)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (2200, 2000)], ids=["in one block of memory", "in several"])
+def test_a_jpeg_is_what_opencv_makes_of_the_pixels(size):
+    image = picture("RGB", size, flat=False)
+    expected = cv2.imencode(".jpg", np.asarray(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    assert encode(image, jpeg=90) == expected

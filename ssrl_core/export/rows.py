@@ -54,16 +54,30 @@ def encode(image: Any, *, jpeg: int | None) -> bytes:
     if jpeg is None:
         import fpng
 
-        data: bytes = fpng.from_ndarray(pixels(image))
+        data: bytes = fpng.from_ndarray(_pixels(image))
         if max(image.size) >= 2**16 or not data:  # fpng does not report this error
             raise ValueError(f"fpng could not encode an image of {image.size} pixels")
         return data
     import cv2
 
-    done, encoded = cv2.imencode(".jpg", pixels(image, bgr=True), [cv2.IMWRITE_JPEG_QUALITY, jpeg])
+    done, encoded = cv2.imencode(".jpg", _pixels(image, bgr=True), [cv2.IMWRITE_JPEG_QUALITY, jpeg])
     if not done:
         raise ValueError(f"OpenCV could not encode an image of {image.size} pixels as JPEG")
     return bytes(encoded.data)
+
+
+def _pixels(image: Any, *, bgr: bool = False) -> Any:
+    """As ``sources.images.pixels``, without its copy: Arrow reads the memory of a Pillow image where it lies."""
+    import cv2
+    import pyarrow as pa
+
+    if image.mode != "RGB" or not hasattr(image, "__arrow_c_array__"):  # since Pillow 11.2
+        return pixels(image, bgr=bgr)
+    try:
+        rgbx = pa.array(image).values.to_numpy(zero_copy_only=True)
+    except ValueError:  # a large image may lie in several blocks
+        return pixels(image, bgr=bgr)
+    return cv2.cvtColor(rgbx.reshape(image.height, image.width, 4), cv2.COLOR_RGBA2BGR if bgr else cv2.COLOR_RGBA2RGB)
 
 
 def schema(*, files: bool, layout: Layout = "verl") -> Any:
