@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..mix import Example, Mix
 from ..reward import columns
-from ..sources.images import pixels
+from ..sources.images import rgbx
 
 Layout = Literal["verl", "easyr1", "swift"]
 """Whose columns an export has."""
@@ -51,33 +51,33 @@ def encode(image: Any, *, jpeg: int | None) -> bytes:
     PNG is written by fpng, which takes an eighth of OpenCV's time for 8% more bytes on a photograph. It uses one fixed
     Huffman table, and vector instructions only where they are exact, so the bytes are the same on every machine.
     """
+    import cv2
+
+    memory = _memory(image)
     if jpeg is None:
         import fpng
 
-        data: bytes = fpng.from_ndarray(_pixels(image))
+        data: bytes = fpng.from_ndarray(cv2.cvtColor(memory, cv2.COLOR_RGBA2RGB))
         if max(image.size) >= 2**16 or not data:  # fpng does not report this error
             raise ValueError(f"fpng could not encode an image of {image.size} pixels")
         return data
-    import cv2
-
-    done, encoded = cv2.imencode(".jpg", _pixels(image, bgr=True), [cv2.IMWRITE_JPEG_QUALITY, jpeg])
+    bgr = cv2.cvtColor(memory, cv2.COLOR_RGBA2BGR)
+    done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg])
     if not done:
         raise ValueError(f"OpenCV could not encode an image of {image.size} pixels as JPEG")
     return bytes(encoded.data)
 
 
-def _pixels(image: Any, *, bgr: bool = False) -> Any:
-    """As ``sources.images.pixels``, without its copy: Arrow reads the memory of a Pillow image where it lies."""
-    import cv2
+def _memory(image: Any) -> Any:
+    """As ``sources.images.rgbx``, without its copy: Arrow reads the memory of a Pillow image where it lies."""
     import pyarrow as pa
 
     if image.mode != "RGB" or not hasattr(image, "__arrow_c_array__"):  # since Pillow 11.2
-        return pixels(image, bgr=bgr)
+        return rgbx(image)
     try:
-        rgbx = pa.array(image).values.to_numpy(zero_copy_only=True)
+        return pa.array(image).values.to_numpy(zero_copy_only=True).reshape(image.height, image.width, 4)
     except ValueError:  # a large image may lie in several blocks
-        return pixels(image, bgr=bgr)
-    return cv2.cvtColor(rgbx.reshape(image.height, image.width, 4), cv2.COLOR_RGBA2BGR if bgr else cv2.COLOR_RGBA2RGB)
+        return rgbx(image)
 
 
 def schema(*, files: bool, layout: Layout = "verl") -> Any:

@@ -1,8 +1,9 @@
 """Decode image files of any origin into arrays, or reject them. No content of a file raises another exception.
 
 Pillow reads every header, so size and mode are known before anything is decoded. simplejpeg decodes JPEG files of grey
-or RGB that have no fault, to Pillow's pixels in two thirds of its time, and kornia-rs PNG files of 16 bits in half of
-it. Pillow decodes everything else, and decides about damaged files (OpenCV would fill a missing part with grey).
+or RGB that have no fault, to Pillow's pixels in two thirds of its time. kornia-rs decodes PNG files of 16 bits, in half
+of its time. Pillow decodes everything else, and decides about damaged files (OpenCV would fill a missing part with
+grey).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -103,11 +105,9 @@ def read_plane(content: bytes, what: str = "depth") -> np.ndarray:
         if getattr(image, "n_frames", 1) > 1:
             raise SourceRejected(f"{what} has several frames")
         if image.format == "PNG" and image.mode == "I;16":
-            try:
+            with suppress(Exception):  # Pillow decides about damaged files
                 values: np.ndarray = kornia_rs.io.decode_image_png_u16(content, image.size[::-1], "mono")
-            except Exception:  # Pillow decides about damaged files
-                return np.asarray(_as_stored(image))
-            return values[..., 0]
+                return values[..., 0]
         image = _as_stored(image)
         if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
             return np.asarray(image)
@@ -219,14 +219,15 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation -> what turns the pixels upright."""
 
 
-def pixels(image: Image.Image, *, bgr: bool = False) -> np.ndarray:
-    """A Pillow image as uint8, H x W x 3. Equals ``np.asarray(image.convert("RGB"))`` in two thirds of the time.
+def pixels(image: Image.Image) -> np.ndarray:
+    """A Pillow image as uint8, H x W x 3. Equals ``np.asarray(image.convert("RGB"))`` in two thirds of the time."""
+    return cv2.cvtColor(rgbx(image), cv2.COLOR_RGBA2RGB)
 
-    With ``bgr``, the channels are in the order of OpenCV.
-    """
+
+def rgbx(image: Image.Image) -> np.ndarray:
+    """A Pillow image as uint8, H x W x 4, a plain copy of how Pillow keeps RGB in memory; the last is unused."""
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    rgbx = np.frombuffer(rgb.tobytes("raw", "RGBX"), np.uint8)  # Pillow's memory layout, a plain copy
-    return cv2.cvtColor(rgbx.reshape(rgb.height, rgb.width, 4), cv2.COLOR_RGBA2BGR if bgr else cv2.COLOR_RGBA2RGB)
+    return np.frombuffer(rgb.tobytes("raw", "RGBX"), np.uint8).reshape(rgb.height, rgb.width, 4)
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def ssrl_task_info() -> TaskInfo:
     levels = {name: Level(rule.summary, 1 / 4, tuple(LETTERS)) for name, rule in RULES.items()}
     summary = "say which of four pictures shows the place of a first one, from elsewhere"
     known = {f"relations.{name}": f"two views of one place are alike; {share}" for name, share in ALIKE.items()}
-    known |= {f"leaks.{name}": f"the same, of single pictures; {share}" for name, share in SINGLE.items()}
+    known |= {f"leaks.{name}": f"two views of one place are alike; {share}" for name, share in SINGLE.items()}
     known |= {"solvable.seen": "feature points: 0.93, 0.75, 0.55"}
     return TaskInfo("1", summary, levels, True, PlaceOptions, known, takes="views", needs_pose=True)
 
