@@ -205,7 +205,7 @@ def seam_solver(sample: Sample, places: list[np.ndarray], *, rng: np.random.Gene
     """The order with the smallest mean step across its seams, seen through a blur and strong noise."""
     rows, columns = sample.params["rows"], sample.params["columns"]
     blurred = [cv2.GaussianBlur(patch, (0, 0), 3).astype(np.float32) for patch in places]
-    seen = [patch + 100 * rng.standard_normal(patch.shape, dtype=np.float32) for patch in blurred]
+    seen = [patch + 160 * rng.standard_normal(patch.shape, dtype=np.float32) for patch in blurred]
     count, steps = len(seen), {}
     for axis in ("below", "beside"):
         ends, starts = (np.stack([patch[at] if axis == "below" else patch[:, at] for patch in seen]) for at in (-1, 0))
