@@ -99,7 +99,8 @@ def seam_steps(ends: Sequence[np.ndarray], starts: Sequence[np.ndarray]) -> np.n
     Each is a line of pixels along one side of a seam, uint8, n x 3, all of one length. The result is float32.
     """
     last, first = np.stack(ends).astype(np.float32), np.stack(starts).astype(np.float32)
-    return np.stack([np.abs(line - first).mean(axis=(1, 2)) for line in last])
+    steps: np.ndarray = np.abs(last[:, None] - first).mean(axis=(2, 3))
+    return steps
 
 
 class View(NamedTuple):
