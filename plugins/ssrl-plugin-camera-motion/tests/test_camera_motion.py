@@ -214,6 +214,16 @@ def test_small_steps_mixed_motions_and_what_pictures_do_not_show_are_rejected() 
                 TASK.generate_sample(source, rng=np.random.default_rng(seed), level="1", options=TASK.info.options())
 
 
+def test_the_only_usable_motion_is_found_whatever_size_was_drawn() -> None:
+    """Attempts at a sample draw the same size, so that a recording must not fail for lack of it."""
+    source = moving((0.3, 0, 0), *[(0.45, 0, 0)] * 3)
+    views = source.read(range(2)) + [replace(v, rgb=np.full_like(v.rgb, 99)) for v in source.read(range(2, 5))]
+    source = replace(source, read=lambda at: [views[k] for k in at])
+    for seed in range(20):
+        sample = TASK.generate_sample(source, rng=np.random.default_rng(seed), level="1", options=TASK.info.options())
+        assert sorted(frames_of(source, sample)) == [0, 1]
+
+
 @pytest.mark.slow
 def test_motions_of_opposite_truths_are_equally_large() -> None:
     sizes: dict[str, list[float]] = {}

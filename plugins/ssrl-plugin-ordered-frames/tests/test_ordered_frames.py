@@ -137,6 +137,14 @@ def test_frames_are_as_far_apart_in_time_as_the_level_says(fps: float | None, st
         assert np.diff(sorted(shown)).tolist() == [gap] * 6
 
 
+def test_a_stretch_of_a_long_clip_is_found_by_every_sample() -> None:
+    """Three seconds of twelve show an order. Attempts at a sample draw the same numbers, so one has to be enough."""
+    source = clip([0] * 60 + [6 * k for k in range(33)] + [192] * 27)
+    for seed in range(20):
+        sample = generate(source, "1", seed)
+        assert solve(source, sample) == {sample.truth}
+
+
 def test_uneven_times_are_followed() -> None:
     times = np.cumsum(np.tile([0.02, 0.06, 0.04, 0.08], 40))
     frames = [SourceImage(str(k), np.ascontiguousarray(wide()[:, int(60 * t) :][:, :320])) for k, t in enumerate(times)]
