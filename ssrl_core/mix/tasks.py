@@ -86,6 +86,8 @@ class BoundTask:
     def level(self, number: int, *, stage: int) -> str:
         """The level of sample ``number``, drawn from the shares of the stage with this index. KeyError if it pauses."""
         shares = self.shares[stage]
+        if len(shares.levels) == 1:
+            return shares.levels[0]
         draw = generator(self.seed, stream=stream(self.task.name, self.split, "level"), index=number).random()
         return shares.levels[bisect_right(shares.ends, draw)]
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 
 from ssrl_core import Level, Options, Sample, SourceImage, SourceRejected, TaskInfo, TaskPlugin, hookimpl
 from ssrl_core.answers import match_choice
-from ssrl_core.drawing import View, cut_views, look_alike, seam_steps, to_image
+from ssrl_core.drawing import INK, View, cut_views, look_alike, seam_steps, to_image
 from ssrl_core.prompts import draw_wording, fill_wording, wording_option
 
 PIECES = "A: <image>\nB: <image>\nC: <image>\nD: <image>"
@@ -130,9 +130,8 @@ def ssrl_generate_sample(
         except SourceRejected:
             if not tries_left:
                 raise
-    holed = source.rgb.copy()
-    holed[top : top + side, left : left + side] = 0
-    images = tuple(to_image(image) for image in (holed, *(pieces[k] for k in order)))
+    images = tuple(to_image(image) for image in (source.rgb, *(pieces[k] for k in order)))
+    images[0].paste(INK, (left, top, left + side, top + side))
     names = [", ".join(name for name, _ in changes[k]) or "hole" for k in order]
     return Sample(images, LETTERS[answer], {"hole": [left, top, side], "pieces": names, "prompt": prompt})
 
