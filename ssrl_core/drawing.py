@@ -156,11 +156,12 @@ def _resample(window: np.ndarray, side: int) -> np.ndarray:
     # The last step, the weights 1-6-15-20-15-6-1 on the grid of the piece, sets the band and is the same for all: it
     # leaves an eighth at half of the highest frequency, and nothing at the highest, where interpolation leaves traces.
     size = side + 2 * _EDGE
-    if (ratio := len(window) / size) > 1:  # pixels of the picture in one of the piece; against aliasing
-        beside = (ratio**2 - 1) / 24
+    if (ratio := len(window) / size) != 1:  # pixels of the picture in one of the piece
+        # Against aliasing, and against the blur of linear interpolation, whose variance is a sixth of a pixel squared.
+        beside = (max(ratio, 1) ** 2 - 3) / 24
         weights = np.array((beside, 1 - 2 * beside, beside))
         window = cv2.sepFilter2D(window, -1, weights, weights)
-    piece = cv2.resize(window, (size, size), interpolation=cv2.INTER_CUBIC)
+    piece = cv2.resize(window, (size, size), interpolation=cv2.INTER_LINEAR)
     piece = cv2.GaussianBlur(cv2.GaussianBlur(piece, (3, 3), 0), (5, 5), 0)  # OpenCV's fastest weights
     return piece[_EDGE:-_EDGE, _EDGE:-_EDGE]
 

@@ -183,7 +183,7 @@ class Sample:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-READING = 3
+READING = 4
 """Changes whenever the core would give a task other pixels for the same recipe. A recipe without it has version 1."""
 
 

@@ -240,15 +240,19 @@ def _halvings(ratio: float) -> int:
 
 
 def resized(rgb: np.ndarray, target: tuple[int, int], ratio: float) -> np.ndarray:
-    """Colour of ``target`` width and height, with ``ratio`` old pixels in a new one, across and down."""
-    if ratio <= 1:
-        return cv2.resize(rgb, target, interpolation=cv2.INTER_CUBIC)
+    """Colour of ``target`` width and height, with ``ratio`` old pixels in a new one, across and down.
+
+    Not by cubic interpolation: OpenCV leaves it to Intel's IPP, whose results depend on the processor.
+    """
     for _ in range(_halvings(ratio)):  # INTER_AREA takes ten times as long if it does not halve
         height, width = (side // 2 for side in rgb.shape[:2])
         rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
         ratio /= 2
-    # Smoothing and interpolation together have the variance of a triangle as wide as two new pixels, the usual filter
-    # against aliasing: nothing is smoothed at a ratio of 1, and by 1-2-1 at 2. INTER_AREA takes five times as long.
-    side = (ratio**2 - 1) / 12
-    kernel = np.array((side, 1 - 2 * side, side))
-    return cv2.resize(cv2.sepFilter2D(rgb, -1, kernel, kernel), target, interpolation=cv2.INTER_LINEAR)
+    if ratio > 1:
+        # Smoothing and interpolation together have the variance of a triangle as wide as two new pixels, the usual
+        # filter against aliasing: nothing is smoothed at a ratio of 1, and by 1-2-1 at 2. INTER_AREA takes five times
+        # as long.
+        side = (ratio**2 - 1) / 12
+        kernel = np.array((side, 1 - 2 * side, side))
+        rgb = cv2.sepFilter2D(rgb, -1, kernel, kernel)
+    return cv2.resize(rgb, target, interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,57 @@
+"""Samples do not depend on the vector instructions that the processor offers to the libraries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ssrl_core.sources import open_source
+from ssrl_core.testing.samples import Plan, digest, make
+
+# Enlarged and shrunk, with depth and without.
+PLANS = (("cropped_patch", "paper"), ("rotated_view", "3"), ("depth_ordering", "1"))
+SIZES = (112, 224)
+
+AVX2 = {"OPENCV_IPP": "avx2", "OPENCV_CPU_DISABLE": "AVX512-SKX", "NPY_DISABLE_CPU_FEATURES": "X86_V4"}
+OTHERS = {
+    "OpenCV without IPP, as on other architectures": {"OPENCV_IPP": "disabled"},
+    "all libraries as with AVX2": AVX2 | {"OPENBLAS_CORETYPE": "Haswell"},
+}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rooms as RGB-D files."""
+    folder = tmp_path_factory.mktemp("frames")
+    rooms = open_source("synthetic:?width=160&height=120")
+    for k in range(6):
+        room = rooms.load(rooms.image_id(k))
+        assert room.depth is not None
+        cv2.imwrite(str(folder / f"frame-{k:06}.color.jpg"), room.rgb[..., ::-1])
+        cv2.imwrite(str(folder / f"frame-{k:06}.depth.png"), np.rint(room.depth * 1000).astype(np.uint16))
+    return folder
+
+
+def digests(folder: str) -> str:
+    """Those of four samples of each plan and size, as text."""
+    plans = (Plan(task, level, {}, f"rgbd:{folder}", size, seed=1) for task, level in PLANS for size in SIZES)
+    return " ".join(digest(make(plan, index).sample).hex() for plan in plans for index in range(4))
+
+
+@pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
+def test_other_vector_instructions_give_the_same_samples(settings: dict[str, str], frames: Path) -> None:
+    code = "import sys, test_processors; print(test_processors.digests(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(frames)],
+        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == digests(str(frames)).split()
