@@ -83,9 +83,9 @@ def solve(source: SourceFrames, sample: Sample) -> set[str]:
     return {"-".join(str(k + 1) for k in np.argsort(later))}
 
 
-def solve_seen(sample: Sample, *, noise: float = 0.0) -> str:
+def solve_seen(sample: Sample, *, noise: float = 0.0, draw: int = 0) -> str:
     """The order in which the pictures, made small, change least; noise in grey levels on them makes it harder."""
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(sample.images[0].tobytes()).digest()[:8]))
+    rng = np.random.default_rng([int.from_bytes(hashlib.sha256(sample.images[0].tobytes()).digest()[:8]), draw])
     small = np.stack([small_picture(image) for image in sample.images])
     small += rng.normal(0, noise, small.shape)
     apart = np.abs(small[:, None] - small).mean(axis=(2, 3, 4))
@@ -286,7 +286,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"video:{folder}"
 
 
-NOISE = 130.0
+NOISE, DRAWS = 130.0, 20
 
 
 def samples_of(uri: str, level: str, count: int) -> list[Sample]:
@@ -308,10 +308,12 @@ def test_levels_get_harder_for_a_solver_that_sees_noisy_pictures(moving: str) ->
     right = {}
     for level in LEVELS:
         samples = samples_of(moving, level, 60)
-        right[level] = np.mean([solve_seen(sample, noise=NOISE) == sample.truth for sample in samples])
+        solved = [solve_seen(s, noise=NOISE, draw=k) == s.truth for s in samples for k in range(DRAWS)]
+        right[level] = np.mean(solved)
     print(right)
-    assert all(right[easier] > right[harder] - 0.05 for easier, harder in pairwise(LEVELS))
-    assert right["1"] > right["4"] + 0.15
+    assert all(right[easier] > right[harder] - 0.03 for easier, harder in pairwise(LEVELS))
+    assert right["1"] > right["3"] + 0.1
+    assert right["2"] > right["4"] + 0.05
 
 
 def by_first(sample: Sample) -> str:
