@@ -62,26 +62,32 @@ def thumbnail(rgb: np.ndarray, side: int) -> np.ndarray:
     The cells differ in size by a pixel at most. OpenCV's area interpolation takes four times as long where the sizes do
     not divide.
     """
-    rows, columns = (_cells(length, side) for length in rgb.shape[:2])
-    bands = [cv2.reduce(rgb[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows.bounds)]
-    means: np.ndarray = columns.members @ np.concatenate(bands) / (rows.lengths[:, None] * columns.lengths)[..., None]
+    means: np.ndarray = _thumbnails([rgb], side)[0]
+    return means
+
+
+def _thumbnails(pictures: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """The thumbnails of pictures of one size, n x side x side x 3."""
+    rows, columns = (_cells(length, side) for length in pictures[0].shape[:2])
+    wide = cv2.hconcat(pictures) if len(pictures) > 1 else pictures[0]  # a call for each band, not for each picture
+    bands = [cv2.reduce(wide[top:end], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for top, end in pairwise(rows.bounds)]
+    lines = np.concatenate(bands).reshape(side, len(pictures), -1, 3)
+    sums = np.add.reduceat(lines, columns.bounds[:-1], axis=2, dtype=np.int64).swapaxes(0, 1)
+    means: np.ndarray = sums / (rows.lengths[:, None] * columns.lengths)[..., None]
     return means
 
 
 class _Cells(NamedTuple):
-    """The cells of a line of pixels: their bounds, (side + 1,), their lengths, (side,), and 1.0 where a pixel belongs
-    to a cell, (side, pixels); a product with it sums whole numbers exactly."""
+    """The cells of a line of pixels: their bounds, side + 1 of them, and their lengths, (side,)."""
 
     bounds: list[int]
     lengths: np.ndarray
-    members: np.ndarray
 
 
 @lru_cache(maxsize=256)
 def _cells(length: int, side: int) -> _Cells:
     bounds = np.rint(np.arange(side + 1) * (length / side)).astype(int)
-    members = (np.arange(length) >= bounds[:-1, None]) & (np.arange(length) < bounds[1:, None])
-    return _Cells(bounds.tolist(), np.diff(bounds), members.astype(float))
+    return _Cells(bounds.tolist(), np.diff(bounds))
 
 
 def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bool:
@@ -89,7 +95,9 @@ def look_alike(pictures: Sequence[np.ndarray], *, side: int, limit: float) -> bo
 
     Thumbnails of ``side`` x ``side`` cells, so that fine texture and noise do not count. Pictures are uint8, h x w x 3.
     """
-    small = np.stack([thumbnail(picture, side).ravel() for picture in pictures])
+    of_one_size = len({picture.shape for picture in pictures}) == 1
+    groups = [pictures] if of_one_size else [[picture] for picture in pictures]
+    small = np.concatenate([_thumbnails(group, side) for group in groups]).reshape(len(pictures), -1)
     return any(np.abs(small[k + 1 :] - small[k]).mean(axis=1).min() < limit for k in range(len(small) - 1))
 
 

@@ -6,7 +6,9 @@ patch now lies that belongs at position k (in reading order, from 1): the invers
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -169,15 +171,24 @@ def _other_arrangement_joins(patches: list[np.ndarray], columns: int, *, white: 
     joins = [[(beside, k - 1)] * (k % columns > 0) + [(below, k - columns)] * (k >= columns) for k in range(count)]
     limit = SAME_SEAMS + sum(steps[other, k] for k in range(count) for steps, other in joins[k])
     least = [least_beside * (k % columns > 0) + least_below * (k >= columns) for k in range(count)]
-    orders, sums = np.zeros((1, 0), int), np.zeros(1)
+    orders = _beginnings(count)
+    sums, known = np.zeros(len(orders)), orders.shape[1]
     for k in range(count):
-        parents, added = np.nonzero(~(orders[:, :, None] == np.arange(count)).any(axis=1))
-        orders, sums = np.column_stack((orders[parents], added)), sums[parents]
+        if k >= known:
+            parents, added = np.nonzero(~(orders[:, :, None] == np.arange(count)).any(axis=1))
+            orders, sums = np.column_stack((orders[parents], added)), sums[parents]
         for steps, other in joins[k]:
-            sums = sums + steps[orders[:, other], added]
-        below_limit = sums + sum(least[k + 1 :]) < limit
-        orders, sums = orders[below_limit], sums[below_limit]
+            sums = sums + steps[orders[:, other], orders[:, k]]
+        if k >= known - 1:
+            below_limit = sums + sum(least[k + 1 :]) < limit
+            orders, sums = orders[below_limit], sums[below_limit]
     return len(orders) > 1  # the true one is always left
+
+
+@cache
+def _beginnings(count: int) -> np.ndarray:
+    """Every choice of patches for the first four positions, n x 4; of three patches, every order."""
+    return np.array(list(itertools.permutations(range(count), min(count, 4))))
 
 
 if TYPE_CHECKING:  # mypy and editors check the hooks above against their specification
