@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import SourceRejected
+from .resampling import interpolated, smoothed
 
 INK = (0, 0, 0)
 PAPER = (255, 255, 255)
@@ -166,10 +167,8 @@ def _resample(window: np.ndarray, side: int) -> np.ndarray:
     size = side + 2 * _EDGE
     if (ratio := len(window) / size) != 1:  # pixels of the picture in one of the piece
         # Against aliasing, and against the blur of linear interpolation, whose variance is a sixth of a pixel squared.
-        beside = (max(ratio, 1) ** 2 - 3) / 24
-        weights = np.array((beside, 1 - 2 * beside, beside))
-        window = cv2.sepFilter2D(window, -1, weights, weights)
-    piece = cv2.resize(window, (size, size), interpolation=cv2.INTER_LINEAR)
+        window = smoothed(window, (max(ratio, 1) ** 2 - 3) / 24)
+    piece = interpolated(window, (size, size))
     piece = cv2.GaussianBlur(cv2.GaussianBlur(piece, (3, 3), 0), (5, 5), 0)  # OpenCV's fastest weights
     return piece[_EDGE:-_EDGE, _EDGE:-_EDGE]
 

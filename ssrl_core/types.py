@@ -183,7 +183,7 @@ class Sample:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-READING = 4
+READING = 5
 """Changes whenever the core would give a task other pixels for the same recipe. A recipe without it has version 1."""
 
 

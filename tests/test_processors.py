@@ -14,14 +14,23 @@ import pytest
 from ssrl_core.sources import open_source
 from ssrl_core.testing.samples import Plan, digest, make
 
-# Enlarged and shrunk, with depth and without.
-PLANS = (("cropped_patch", "paper"), ("rotated_view", "3"), ("depth_ordering", "1"))
-SIZES = (112, 224)
+# Enlarged and shrunk, with depth and without; and rooms as they are drawn.
+FILES, ROOMS = "rgbd:{folder}", "synthetic:?width=320&height=240"
+PLANS = tuple(
+    (task, level, source, size)
+    for task, level, source in (
+        ("cropped_patch", "paper", FILES), ("rotated_view", "3", FILES), ("depth_ordering", "1", FILES),
+        ("camera_motion", "1", ROOMS),
+    )
+    for size in (112, 224)
+)  # fmt: skip
 
+SSE = {"OPENCV_IPP": "sse42", "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3", "OPENBLAS_CORETYPE": "Nehalem"}
 AVX2 = {"OPENCV_IPP": "avx2", "OPENCV_CPU_DISABLE": "AVX512-SKX", "NPY_DISABLE_CPU_FEATURES": "X86_V4"}
 OTHERS = {
     "OpenCV without IPP, as on other architectures": {"OPENCV_IPP": "disabled"},
     "all libraries as with AVX2": AVX2 | {"OPENBLAS_CORETYPE": "Haswell"},
+    "all libraries as before AVX2": SSE | {"NPY_DISABLE_CPU_FEATURES": "X86_V4 X86_V3"},
 }
 
 
@@ -39,8 +48,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digests(folder: str) -> str:
-    """Those of four samples of each plan and size, as text."""
-    plans = (Plan(task, level, {}, f"rgbd:{folder}", size, seed=1) for task, level in PLANS for size in SIZES)
+    """Those of four samples of each plan, as text."""
+    plans = (Plan(task, level, {}, source.format(folder=folder), size, seed=1) for task, level, source, size in PLANS)
     return " ".join(digest(make(plan, index).sample).hex() for plan in plans for index in range(4))
 
 

@@ -253,7 +253,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "unreadable video",
     ),
     "sound.mp4": (write_sound, "no pictures in the video"),
-    "no header.mp4": (lambda path: shortened(write(path), 0.8), "unreadable video"),
+    "no header.mp4": (lambda path: shortened(write(path), 0.5), "unreadable video"),
     "truncated.mp4": (lambda path: shortened(write(path, **FASTSTART), 0.6), "video is truncated"),
     "truncated.avi": (lambda path: shortened(write(path, codec="mpeg4"), 0.6), "video is truncated"),
     "garbled.mp4": (lambda path: garbled(write(path, gop=1000)), "unreadable video"),

@@ -25,7 +25,7 @@ LAYERS = [  # from top to bottom; different names in one layer do not import eac
     {"sample"},
     {"sources"},
     {"plugins"},
-    CONTRACT | {"form", "seeding", "files", "yamlfile"},
+    CONTRACT | {"form", "seeding", "files", "yamlfile", "resampling"},
 ]
 HEAVY = {"torch", "transformers", "verl", "vllm", "ray", "matplotlib", "pandas", "scipy", "pyarrow", "datasets"}
 PUBLIC = {"ssrl_core", *(f"ssrl_core.{name}" for name in CONTRACT - {""})}

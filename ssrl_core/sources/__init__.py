@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import SourceError, SourceRejected, UnknownPlugin
 from ..plugins import load_source_hooks
+from ..resampling import halvings, resized
 from ..seeding import stable_hash
 from ..types import FrameSource, ImageSource, SourceImage
 from ..yamlfile import control_characters
@@ -23,7 +24,6 @@ SMALLEST_SIDE = 64
 """Images whose shorter side has fewer pixels than this are rejected."""
 
 _LARGEST_CROP = 0.08  # largest fraction of a side that to_working_size removes
-_MOST_SMOOTHED = 2.2  # old pixels in a new one up to which three weights suffice
 _MAX_ENUMERATED = 1_000_000  # images of a source whose ids are listed
 
 
@@ -216,7 +216,7 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
     if max(height, width) > 20 * min(height, width):
         raise SourceRejected("image too narrow")
     crop_w, crop_h = (round(side * (1 - _LARGEST_CROP * rng.random())) for side in (width, height))
-    part = 2 ** _halvings(max(crop_w, crop_h) / size)
+    part = 2 ** halvings(max(crop_w, crop_h) / size)
     crop_w, crop_h = crop_w // part * part, crop_h // part * part
     left, top = int(rng.integers(width - crop_w + 1)), int(rng.integers(height - crop_h + 1))
     scale = size / max(crop_w, crop_h)
@@ -232,27 +232,3 @@ def to_working_size(image: SourceImage, size: int, *, rng: np.random.Generator) 
         k = image.intrinsics
         intrinsics = replace(k, cx=k.cx - left, cy=k.cy - top).scaled(target[0] / crop_w, target[1] / crop_h)
     return SourceImage(id=image.id, rgb=rgb, depth=depth, intrinsics=intrinsics)
-
-
-def _halvings(ratio: float) -> int:
-    """How often a picture is halved before the rest of a ratio is at most ``_MOST_SMOOTHED``."""
-    return max(0, math.ceil(math.log2(ratio / _MOST_SMOOTHED)))
-
-
-def resized(rgb: np.ndarray, target: tuple[int, int], ratio: float) -> np.ndarray:
-    """Colour of ``target`` width and height, with ``ratio`` old pixels in a new one, across and down.
-
-    Not by cubic interpolation: OpenCV leaves it to Intel's IPP, whose results depend on the processor.
-    """
-    for _ in range(_halvings(ratio)):  # INTER_AREA takes ten times as long if it does not halve
-        height, width = (side // 2 for side in rgb.shape[:2])
-        rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-        ratio /= 2
-    if ratio > 1:
-        # Smoothing and interpolation together have the variance of a triangle as wide as two new pixels, the usual
-        # filter against aliasing: nothing is smoothed at a ratio of 1, and by 1-2-1 at 2. INTER_AREA takes five times
-        # as long.
-        side = (ratio**2 - 1) / 12
-        kernel = np.array((side, 1 - 2 * side, side))
-        rgb = cv2.sepFilter2D(rgb, -1, kernel, kernel)
-    return cv2.resize(rgb, target, interpolation=cv2.INTER_LINEAR)

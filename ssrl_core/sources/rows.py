@@ -44,9 +44,9 @@ from ..form import PUBLISHED, extract_answer, published_answer
 from ..hookspecs import hookimpl
 from ..options import Options
 from ..plugins import load_scorer
+from ..resampling import resized
 from ..seeding import stable_hash
 from ..types import Level, Sample, SourceImage, TaskInfo
-from . import resized
 from .dataset import DatasetSource, Table, content_of, open_table
 from .images import read_rgb
 from .store import Store, locate

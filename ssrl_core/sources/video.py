@@ -51,6 +51,7 @@ _LARGE = 2**25  # bytes of a file whose times are kept in the cache
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _THREADS = 8
 _WORTH_A_JUMP = 6  # frames that need not be decoded; a jump costs about 3
+_EXACT = 2 | 2**18 | 2**19  # for swscale: bilinear chroma, accurate rounding, the same bits on every machine
 _UNREADABLE = "unreadable video"
 
 
@@ -203,8 +204,10 @@ def _opened(store: Store, path: str) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise SourceRejected("no pictures in the video")
             stream = container.streams.video[0]
-            # The same pixels, also of damaged files, whatever the number of cores.
+            # The same pixels, also of damaged files, whatever the number of cores; and of MPEG-4 and older codecs,
+            # which leave the transform to the machine.
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"idct": "simple"}
             yield container, stream
     except SourceRejected:
         raise
@@ -352,7 +355,7 @@ def _luma(frame: Any) -> np.ndarray:
     """The brightness of a frame, uint8, H x W, as stored; without a copy if there is a plane of it."""
     kind = frame.format
     if not (kind.components[0].is_luma and kind.components[0].bits == 8 and (kind.is_planar or kind.name == "gray")):
-        frame = frame.reformat(format="gray")
+        frame = frame.reformat(format="gray", interpolation=_EXACT)
     plane = frame.planes[0]
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
@@ -360,11 +363,11 @@ def _luma(frame: Any) -> np.ndarray:
 def _rgb(frame: Any) -> np.ndarray:
     """The picture of a frame, upright, uint8, H x W x 3."""
     if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba")
+        rgba = frame.to_ndarray(format="rgba", interpolation=_EXACT)
         alpha = rgba[..., 3:].astype(np.uint16)
         rgb = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     else:
-        rgb = frame.to_ndarray(format="rgb24")
+        rgb = frame.to_ndarray(format="rgb24", interpolation=_EXACT)
     turn = round(frame.rotation / 90) * 90 % 360
     return np.asarray(cv2.rotate(rgb, _TURNS[turn])) if turn else np.ascontiguousarray(rgb)
 

@@ -103,7 +103,7 @@ def ssrl_task_info() -> TaskInfo:
         "relations.detail@paper": "a small effect on 4,000 samples, whose cause is not known; 0.30",
         "relations.continuity@paper": "a large piece resembles the borders of the picture, which shows its turn; 0.43",
     }
-    return TaskInfo(version="5", summary=summary, levels=levels, options=CroppedPatchOptions, known_failures=known)
+    return TaskInfo(version="6", summary=summary, levels=levels, options=CroppedPatchOptions, known_failures=known)
 
 
 @hookimpl

@@ -142,9 +142,9 @@ def ranks(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
 
 
 GOLDEN = {  # level -> truth, digest of the pixels
-    "1": ("B", "7d527cbfd70c7a4a"),
-    "2": ("B", "d6478839e76f748e"),
-    "3": ("B", "787680cc772165e7"),
+    "1": ("B", "0d9d1d185a0b057d"),
+    "2": ("B", "f6479e17e35d5140"),
+    "3": ("B", "8f2823c426310c09"),
 }
 
 

@@ -131,9 +131,9 @@ def ranks(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
 
 
 GOLDEN = {  # level -> truth, digest of the pixels
-    "1": ("B", "049b05de58920e7b"),
-    "2": ("B", "aa7b21580ac1eeba"),
-    "3": ("B", "de6cda3a9964ac1e"),
+    "1": ("B", "f40e32df3631df73"),
+    "2": ("B", "fc2c9062c109b609"),
+    "3": ("B", "a7e72a4fba72be5d"),
 }
 
 

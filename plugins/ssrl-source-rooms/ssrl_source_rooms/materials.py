@@ -1,7 +1,8 @@
 """Materials of surfaces: a base colour, four kinds of noise, and an optional pattern.
 
 Patterns are evaluated for visible pixels only, and fade out when a pixel covers more than their detail. Colours are
-linear light, float32; coordinates ``u`` and ``v`` are metres along a surface.
+linear light, float32; coordinates ``u`` and ``v`` are metres along a surface. The last bits of sines and powers depend
+on the processor, so they are computed as float64 and rounded to float32; see ``steady``.
 """
 
 from __future__ import annotations
@@ -69,6 +70,11 @@ class Material:
     fibrous: bool = False
 
 
+def steady(function: np.ufunc, *operands: np.ndarray | float) -> np.ndarray:
+    """What a function of NumPy gives, as float32 with the same bits on every processor."""
+    return np.asarray(function(*operands, dtype=np.float64), np.float32)
+
+
 def rgb(red: float, green: float, blue: float) -> Colour:
     """A colour from its linear components in [0, 1]."""
     return np.array([red, green, blue], np.float32)
@@ -77,7 +83,7 @@ def rgb(red: float, green: float, blue: float) -> Colour:
 def linear(colour: str) -> Colour:
     """The linear colour of the hexadecimal display colour ``rrggbb``."""
     value = np.array([int(colour[k : k + 2], 16) / 255 for k in (0, 2, 4)], np.float32)
-    return value**2.2
+    return steady(np.power, value, 2.2)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -128,12 +134,18 @@ def noise_tile() -> np.ndarray:
 def look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Bilinear samples of ``image`` at points, in the shape of the points. 1-D arrays may have any length."""
     if x.ndim == 2:
-        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return _remap(image, x, y)
     rows = np.zeros((2, -(-len(x) // 256), 256), np.float32)  # cv2.remap limits rows and columns to 32767
     flat = rows.reshape(2, -1)
     flat[0, : len(x)], flat[1, : len(x)] = x, y
-    found = cv2.remap(image, rows[0], rows[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found.reshape((-1, *image.shape[2:]))[: len(x)]
+    return _remap(image, rows[0], rows[1]).reshape((-1, *image.shape[2:]))[: len(x)]
+
+
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # With coordinates in 32nds OpenCV computes in whole numbers, with floating ones in an order that depends on the
+    # processor.
+    whole, parts = cv2.convertMaps(x, y, cv2.CV_16SC2)
+    return cv2.remap(image, whole, parts, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @lru_cache(maxsize=4)
@@ -151,8 +163,8 @@ def noise(u: np.ndarray, v: np.ndarray, size: np.ndarray, *, density: float = 18
         density: grains per metre at full detail.
         channels: number of channels of ``noise_tile``; a negative index selects one channel, in the shape of ``u``.
     """
-    level = np.clip(np.floor(np.log2(np.maximum(size * density, 1.0)) + 0.5), 0, _LEVELS - 1)
-    side = np.exp2(-level) * np.float32(TILE)
+    level = np.clip(np.floor(steady(np.log2, np.maximum(size * density, 1.0)) + 0.5), 0, _LEVELS - 1)
+    side = steady(np.exp2, -level) * np.float32(TILE)
     x, y = u * np.float32(density / TILE), v * np.float32(density / TILE)
     x = (x - np.floor(x)) * side
     # The levels above have 2 * (TILE - side) rows in all, and one more row each for wrapping.
@@ -286,9 +298,9 @@ def wallpaper(rng: np.random.Generator, colour: Colour, other: Colour, *, kind: 
         elif kind == "leaves":
             slant = np.where(tone > 0.5, dx + dy, dx - dy)
             cross = np.where(tone > 0.5, dx - dy, dx + dy)
-            distance = np.hypot(slant * 0.5, cross * 1.6)
+            distance = steady(np.hypot, slant * 0.5, cross * 1.6)
         else:
-            distance = np.hypot(dx, dy)
+            distance = steady(np.hypot, dx, dy)
         share = np.clip((step * (thin * 0.6 + 0.08 * tone) - distance) / p.size + 0.5, 0, 1)
         return _mix(colour, other, share * (0.6 + 0.4 * tone))
 
@@ -338,11 +350,11 @@ def rug(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], width:
         if kind == 0:
             field = _stripe(_edge(p.v / step) * step, step * 0.2, p.size)
         elif kind == 1:
-            field = np.clip(np.sin((np.abs(x) + np.abs(y)) * (6.28 / step)) * 2, 0, 1)
+            field = np.clip(steady(np.sin, (np.abs(x) + np.abs(y)) * (6.28 / step)) * 2, 0, 1)
         elif kind == 2:
-            field = np.clip(np.sin((y + 0.3 * step * np.abs(_edge(x / step))) * (12.6 / step)) * 2, 0, 1)
+            field = np.clip(steady(np.sin, (y + 0.3 * step * np.abs(_edge(x / step))) * (12.6 / step)) * 2, 0, 1)
         else:
-            field = (np.hypot(x / width, y / length) < 0.28) * 0.8
+            field = (steady(np.hypot, x / width, y / length) < 0.28) * 0.8
         colour = _mix(ground, figure, field.astype(np.float32))
         for at, half in ((0.04, 0.04), (0.16, 0.025), (0.22, 0.012)):
             colour = _mix(colour, border, _stripe(np.abs(inset - at), half, p.size))
@@ -404,7 +416,8 @@ def folds(rng: np.random.Generator, colour: Colour) -> Material:
     step, phase = float(rng.uniform(0.05, 0.12)), float(rng.uniform(0, 6))
 
     def paint(p: Pixels) -> np.ndarray:
-        wave = np.sin(p.u * (6.28 / step) + phase + np.sin(p.u * 23 + phase) * 0.8 + 0.3 * p.noise(3))
+        ripple = steady(np.sin, p.u * 23 + phase) * 0.8 + 0.3 * p.noise(3)
+        wave = steady(np.sin, p.u * (6.28 / step) + phase + ripple)
         return np.asarray(colour[:, None] * (0.8 + 0.25 * wave))
 
     return Material(colour, grain=0.015, paint=paint)
@@ -426,7 +439,7 @@ def carton(rng: np.random.Generator, colour: Colour, tape: Colour) -> Material:
     def paint(p: Pixels) -> np.ndarray:
         face = _mix(colour, tape, _stripe(np.abs(p.u - at), 0.025, p.size) * 0.8)
         inside = (np.abs(p.u - label[0]) < 0.05) & (np.abs(p.v - label[1]) < 0.035)
-        return _mix(face, rgb(0.75, 0.75, 0.72), inside * (0.7 + 0.3 * (np.sin(p.v * 400) > 0)))
+        return _mix(face, rgb(0.75, 0.75, 0.72), inside * (0.7 + 0.3 * (steady(np.sin, p.v * 400) > 0)))
 
     return Material(colour, cloud=0.04, grain=0.02, stain=0.08, paint=paint)
 
@@ -452,7 +465,7 @@ def balls(rng: np.random.Generator, colour: Colour, other: Colour, *, radius: fl
     count = int(rng.integers(2, 5))
 
     def paint(p: Pixels) -> np.ndarray:
-        return _mix(colour, other, (np.sin(p.u / radius * count + 0.4) > 0) * (np.abs(p.v / radius) < 1.2))
+        return _mix(colour, other, (steady(np.sin, p.u / radius * count + 0.4) > 0) * (np.abs(p.v / radius) < 1.2))
 
     return Material(colour, paint=paint, gloss=0.6)
 
@@ -471,6 +484,6 @@ def picture(image: np.ndarray, *, width: float, height: float, glow: float = 0.0
         x = p.u * np.float32(level.shape[1] / width) - 0.5
         y = (1 - p.v / np.float32(height)) * level.shape[0] - 0.5
         found = look_up(level, x.astype(np.float32), y.astype(np.float32))
-        return (found.T * np.float32(1 / 255)) ** np.float32(2.2)
+        return steady(np.power, found.T * np.float32(1 / 255), 2.2)
 
     return Material(rgb(0.5, 0.5, 0.5), cloud=0.0, grain=0.0, stain=0.0, paint=paint, glow=glow)
