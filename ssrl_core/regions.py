@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import radians, tan
+from math import log, radians, tan
 from typing import Any, NamedTuple
 
 import cv2
@@ -69,7 +69,8 @@ def smooth_regions(source: SourceImage, rng: np.random.Generator, *, radius: int
     depths = near.ravel()[places]
     order = _stable_order(depths)
     places, depths = places[order], depths[order]
-    wanted = np.exp(rng.uniform(np.log(depths[0]), np.log(depths[-1]), size=count))
+    # In double precision: the last bits of NumPy's logarithm of float32 depend on the processor.
+    wanted = np.exp(rng.uniform(log(depths[0]), log(depths[-1]), size=count))
     after = np.clip(np.searchsorted(depths, wanted), 1, len(depths) - 1)
     closest = depths[after - (wanted**2 < depths[after - 1] * depths[after])]  # by the ratio
     first = np.searchsorted(depths, closest)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ssrl_core.sources import open_source
+from ssrl_core.testing.elsewhere import few_instructions
 from ssrl_core.testing.samples import Plan, digest, make
 
 # Enlarged and shrunk, with depth and without; and rooms as they are drawn.
@@ -25,12 +26,11 @@ PLANS = tuple(
     for size in (112, 224)
 )  # fmt: skip
 
-SSE = {"OPENCV_IPP": "sse42", "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3", "OPENBLAS_CORETYPE": "Nehalem"}
 AVX2 = {"OPENCV_IPP": "avx2", "OPENCV_CPU_DISABLE": "AVX512-SKX", "NPY_DISABLE_CPU_FEATURES": "X86_V4"}
 OTHERS = {
     "OpenCV without IPP, as on other architectures": {"OPENCV_IPP": "disabled"},
     "all libraries as with AVX2": AVX2 | {"OPENBLAS_CORETYPE": "Haswell"},
-    "all libraries as before AVX2": SSE | {"NPY_DISABLE_CPU_FEATURES": "X86_V4 X86_V3"},
+    "all libraries as before AVX2": few_instructions(),
 }
 
 

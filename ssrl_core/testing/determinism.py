@@ -1,4 +1,4 @@
-"""Determinism: a recipe gives the same sample in every thread and process, without side effects."""
+"""Determinism: a recipe gives the same sample in every thread, process and processor, without side effects."""
 
 from __future__ import annotations
 
@@ -40,29 +40,23 @@ def threads(trial: Trial) -> Outcome:
 
 @family("processes", "made in other processes with other hash seeds, every sample is the same")
 def processes(trial: Trial) -> Outcome:
-    """Compares with two processes, one of which makes the samples in reverse order.
-
-    Each process makes the samples of all levels: most of its time goes into its start and into the images, which the
-    levels share.
-    """
+    """Compares with two processes, one of which makes the samples in reverse order."""
     indices = list(trial.digests)
-    orders = {"0": indices, "4242": indices[::-1]}
-    if "processes" not in trial.memo:
-        plans = [asdict(replace(trial.plan, level=level)) for level in trial.levels]
-        limit = PROCESS_SECONDS * len(plans)
-        with ThreadPoolExecutor(len(orders)) as pool:
-            asked = {
-                hash_seed: pool.submit(elsewhere.ask, digests, [plans, order], seconds=limit, hash_seed=hash_seed)
-                for hash_seed, order in orders.items()
-            }
-        trial.memo["processes"] = {hash_seed: answer.result() for hash_seed, answer in asked.items()}
-    changed: set[int] = set()
-    for hash_seed, order in orders.items():
-        found = trial.memo["processes"][hash_seed][trial.levels.index(trial.plan.level)]
-        if isinstance(found, str):
-            raise PluginFailed(found)
-        changed |= {i for i, one in zip(order, found, strict=True) if one != trial.digests[i].hex()}
-    return _outcome(sorted(changed), len(indices))
+    changed = _changed_elsewhere(trial, "processes", [(indices, {}), (indices[::-1], {"PYTHONHASHSEED": "4242"})])
+    return _outcome(changed, len(indices))
+
+
+@family("processors", "made with the code of libraries for an older processor, every sample is the same")
+def processors(trial: Trial) -> Outcome:
+    """In a process in which NumPy, OpenCV and OpenBLAS leave out most vector instructions."""
+    indices = list(trial.digests)
+    changed = _changed_elsewhere(trial, "processors", [(indices, elsewhere.few_instructions())])
+    return _outcome(
+        changed,
+        len(indices),
+        remedy="functions that round in another way on another processor are cubic interpolation of OpenCV, cv2.remap "
+        "with floating coordinates, filters whose results lie between two grey levels, sines and powers of float32",
+    )
 
 
 @family("inputs", "the source image is not written to, and global random state is left alone")
@@ -89,13 +83,37 @@ def inputs(trial: Trial) -> Outcome:
     )
 
 
-def _outcome(changed: list[int], count: int) -> Outcome:
+def _changed_elsewhere(trial: Trial, name: str, processes: list[tuple[list[int], dict[str, str]]]) -> list[int]:
+    """The samples that one of several processes makes otherwise; each has an order of samples, and settings.
+
+    A process makes the samples of all levels: most of its time goes into its start and into the images, which the
+    levels share.
+    """
+    if name not in trial.memo:
+        plans = [asdict(replace(trial.plan, level=level)) for level in trial.levels]
+        limit = PROCESS_SECONDS * len(plans)
+        with ThreadPoolExecutor(len(processes)) as pool:
+            asked = [
+                pool.submit(elsewhere.ask, digests, [plans, order], seconds=limit, settings=settings)
+                for order, settings in processes
+            ]
+        trial.memo[name] = [answer.result() for answer in asked]
+    changed: set[int] = set()
+    for (order, _), answers in zip(processes, trial.memo[name], strict=True):
+        found = answers[trial.levels.index(trial.plan.level)]
+        if isinstance(found, str):
+            raise PluginFailed(found)
+        changed |= {i for i, one in zip(order, found, strict=True) if one != trial.digests[i].hex()}
+    return sorted(changed)
+
+
+def _outcome(changed: list[int], count: int, *, remedy: str = "") -> Outcome:
     return Outcome(
         not changed,
         f"{len(changed)} of {count} samples differ" + (f", e.g. sample {changed[0]}" if changed else ""),
         "0",
         figures={"differ": len(changed), "samples": count},
-        remedy="every decision must come from rng; no clock, hash(), set order, environment or global state",
+        remedy=remedy or "every decision must come from rng; no clock, hash(), set order, environment or global state",
     )
 
 
