@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 _MOST_SMOOTHED = 2.2  # old pixels in a new one up to which three weights suffice
-_X86 = platform.machine() in ("x86_64", "AMD64")
+
+X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def halvings(ratio: float) -> int:
@@ -38,7 +39,7 @@ def interpolated(rgb: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     """Colour of ``target`` width and height by bilinear interpolation, without smoothing."""
     if rgb.shape[1::-1] == (2 * target[0], 2 * target[1]):  # the same, by another function of OpenCV
         return cv2.resize(rgb, target, interpolation=cv2.INTER_AREA)
-    if _X86:
+    if X86:
         return cv2.resize(rgb, target, interpolation=cv2.INTER_LINEAR)
     # OpenCV for ARM leaves up to four channels to libraries that round otherwise, and five to the code that x86 runs.
     five = cv2.resize(np.dstack((rgb, rgb[..., :2])), target, interpolation=cv2.INTER_LINEAR)

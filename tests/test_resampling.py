@@ -31,11 +31,11 @@ def test_smoothing_rounds_exact_sums(size: tuple[int, int], beside: float) -> No
     assert np.array_equal(resampling.smoothed(rgb, beside), half_up.clip(0, 255))
 
 
-@pytest.mark.skipif(not resampling._X86, reason="compares with the code that x86 runs")
+@pytest.mark.skipif(not resampling.X86, reason="compares with the code that x86 runs")
 @pytest.mark.parametrize("size", SIZES)
 def test_other_processors_interpolate_as_x86_does(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = picture(200, 150)
     here = resampling.interpolated(rgb, size)
     assert np.array_equal(here, cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR))
-    monkeypatch.setattr(resampling, "_X86", False)
+    monkeypatch.setattr(resampling, "X86", False)
     assert np.array_equal(resampling.interpolated(rgb, size), here)

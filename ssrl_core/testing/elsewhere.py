@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from ..resampling import X86
 
 
 def ask(
@@ -54,7 +55,7 @@ def few_instructions() -> dict[str, str]:
         "NPY_DISABLE_CPU_FEATURES": " ".join(numpy["SIMD Extensions"].get("found", [])),
         "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3,NEON_DOTPROD,NEON_FP16",
         "OPENCV_IPP": "sse42",
-        "OPENBLAS_CORETYPE": "Nehalem" if platform.machine() in ("x86_64", "AMD64") else "ARMV8",
+        "OPENBLAS_CORETYPE": "Nehalem" if X86 else "ARMV8",
     }
 
 

@@ -172,16 +172,15 @@ def _other_arrangement_joins(patches: list[np.ndarray], columns: int, *, white: 
     limit = SAME_SEAMS + sum(steps[other, k] for k in range(count) for steps, other in joins[k])
     least = [least_beside * (k % columns > 0) + least_below * (k >= columns) for k in range(count)]
     orders = _beginnings(count)
-    sums, known = np.zeros(len(orders)), orders.shape[1]
+    sums = np.zeros(len(orders))
     for k in range(count):
-        if k >= known:
+        if k == orders.shape[1]:
             parents, added = np.nonzero(~(orders[:, :, None] == np.arange(count)).any(axis=1))
             orders, sums = np.column_stack((orders[parents], added)), sums[parents]
         for steps, other in joins[k]:
             sums = sums + steps[orders[:, other], orders[:, k]]
-        if k >= known - 1:
-            below_limit = sums + sum(least[k + 1 :]) < limit
-            orders, sums = orders[below_limit], sums[below_limit]
+        below_limit = sums + sum(least[k + 1 :]) < limit
+        orders, sums = orders[below_limit], sums[below_limit]
     return len(orders) > 1  # the true one is always left
 
 

@@ -71,7 +71,7 @@ class Material:
 
 
 def steady(function: np.ufunc, *operands: np.ndarray | float) -> np.ndarray:
-    """What a function of NumPy gives, as float32 with the same bits on every processor."""
+    """What a function of NumPy gives, computed as float64 and rounded to float32."""
     return np.asarray(function(*operands, dtype=np.float64), np.float32)
 
 

@@ -18,6 +18,7 @@ from ssrl_source_rooms.rooms import Scene, make_scene
 from ssrl_source_rooms.scene import render_scene
 
 from ssrl_core.sources import open_source
+from ssrl_core.testing.elsewhere import few_instructions
 from ssrl_core.types import Intrinsics, SourceImage
 
 COUNT = 40
@@ -186,11 +187,7 @@ def test_near_shapes_hide_far_ones_in_any_order() -> None:
     assert np.array_equal(pictures[0][1], pictures[1][1])
 
 
-# The vector instructions that processors had before AVX2.
-FEW = {"OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3", "NPY_DISABLE_CPU_FEATURES": "X86_V4 X86_V3"}
-
-
-@pytest.mark.parametrize("settings", [{}, FEW], ids=["as here", "few vector instructions"])
+@pytest.mark.parametrize("settings", [{}, few_instructions()], ids=["as here", "few vector instructions"])
 def test_another_process_renders_the_same_pixels(settings: dict[str, str]) -> None:
     code = (
         "import hashlib\nfrom ssrl_core.sources import open_source\n"
